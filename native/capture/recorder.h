@@ -1,0 +1,99 @@
+// The record of a session: one pcapng file, written behind the relaying threads' backs.
+//
+// Layout: ARCHITECTURE.md, "The capture". A relaying thread owns one Track and only copies into memory there: no call of a Track
+// ever waits for the disk. A writer thread takes the filled blocks and appends them. What does not fit into the bounded memory,
+// or does not fit the disk, is stated exactly as a gap.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "net/endpoint.h"
+
+namespace sluice {
+
+enum class Recording : std::uint8_t { kOff, kOn, kSlow, kStopped };  // kStopped: the file could not be written any more (disk full, error)
+
+enum class CloseReason : std::uint8_t {
+  kFinished, kClientReset, kServerReset, kRefused, kUnreachable, kTimedOut, kGateClosed, kShed, kFailed
+};
+enum class ClosedBy : std::uint8_t { kNone, kClient, kServer, kGate };
+
+struct Program {  // what the witness found; text is raw bytes from /proc, escaped when written
+  std::int64_t pid = 0, ppid = 0;
+  std::uint32_t uid = 0;
+  std::string name, path, user;
+  std::vector<std::string> cmdline;  // bounded by the witness: 32 words, 4 KiB in all
+};
+
+struct RecorderOptions {
+  std::string folder;                              // of the session; must exist
+  std::string version;                             // for shb_userappl and the session fact
+  bool payload = true;
+  std::optional<std::uint64_t> maxBytesPerFlow;    // payload bytes kept of a flow, both directions together
+  std::optional<std::uint64_t> maxBytes;           // size of the file at which payload is no longer kept (facts are)
+  std::size_t tracks = 1;                          // relaying threads
+  std::size_t memory = 32U << 20U;                 // bytes waiting for the disk, all tracks together
+};
+
+// What the recorder keeps of one flow: small, lives inside the relay's flow.
+struct FlowRecord {
+  std::uint64_t id = 0;
+  Endpoint client, server;
+  std::uint32_t nextSequence[2] = {0, 0};          // by Direction, modulo 2^32
+  std::uint64_t bytes[2] = {0, 0};                 // relayed, exact
+  std::uint64_t kept = 0;                          // payload bytes recorded
+  std::uint64_t owedGap[2] = {0, 0};               // relayed, not kept, not yet stated
+  std::uint8_t owedReason[2] = {0, 0};
+  bool opened = false;                             // its open fact has been recorded
+};
+
+class Recorder;
+
+class Track {
+ public:
+  // Each call is of the owning thread alone and never blocks. `nanoseconds` is wall time, see Recorder::now().
+  void opened(FlowRecord& flow, bool local, std::int64_t nanoseconds);                    // open fact and SYN
+  void program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds);
+  void connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds);   // fact, SYN/ACK, ACK
+  void data(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);
+  void finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds);         // FIN of that direction
+  void closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds);  // RST where the reason is one; close fact
+  void flush();  // once a turn of the loop: what is buffered becomes visible to the writer within ~20 ms
+
+ private:
+  friend class Recorder;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+ public:
+  Track();
+  ~Track();
+  Track(Track&&) noexcept;
+};
+
+class Recorder {
+ public:
+  // Opens folder/capture-000001.pcapng (O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600) and writes its head. On failure: null, and errno in `error`.
+  static std::unique_ptr<Recorder> open(const RecorderOptions& options, int& error);
+  ~Recorder();
+  Track& track(std::size_t index);
+  [[nodiscard]] Recording state() const;         // any thread
+  [[nodiscard]] int lastError() const;           // errno behind kStopped
+  // Writes what is left, waits at most `milliseconds`, closes the file. True when all was written.
+  bool finish(int milliseconds);
+  static std::int64_t now();                     // realtime at first call plus CLOCK_MONOTONIC since, nanoseconds
+
+ private:
+  Recorder();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice
