@@ -1,0 +1,80 @@
+import * as v from 'valibot'
+
+import { failureShape } from './failure.ts'
+import { planShape } from '../plan/plan.ts'
+
+/**
+ * App <-> helper: one JSON object a line (at most 1 MiB) over the helper's standard input and output. The app asks with an id and gets one reply
+ * with it; the helper tells with events. End of the helper's input means: take everything back and exit.
+ */
+export const helperProtocolVersion = 1
+
+const id = v.pipe(v.number(), v.integer(), v.minValue(0))
+
+export const helperRequestShape = v.variant('type', [
+  /** First. Answer: HelloResult. */
+  v.strictObject({ id, type: v.literal('hello'), protocol: v.literal(helperProtocolVersion) }),
+  /**
+   * Opens the gate: validates the plan, compiles, compares `digest` with its own (core/rules `rulesDigest`), starts the relay recording into
+   * `folder` (an existing folder of the person's; opened only by the relay after it dropped its rights), then applies the rules. Answer: OpenResult.
+   */
+  v.strictObject({
+    id,
+    type: v.literal('open'),
+    plan: planShape,
+    digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+    capture: v.strictObject({
+      folder: v.pipe(v.string(), v.maxLength(4096)),
+      payload: v.boolean(),
+      maxBytesPerFlow: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0))),
+      maxBytes: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0))),
+    }),
+    threads: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(64)),
+  }),
+  /** Takes no new flow; the relayed ones run to their end; then everything is taken back and event `closed` comes. Answer at once. */
+  v.strictObject({ id, type: v.literal('drain') }),
+  /** Resets what is relayed, takes everything back, then event `closed`. Also allowed while draining or opening (the open then fails with `cancelled`). Answer when done. */
+  v.strictObject({ id, type: v.literal('close') }),
+  /** Takes back whatever a crash left (not what a living Sluice holds). Answer: CleanupResult. */
+  v.strictObject({ id, type: v.literal('cleanup') }),
+])
+export type HelperRequest = v.InferOutput<typeof helperRequestShape>
+
+export interface HelloResult {
+  readonly protocol: number
+  /** Who the helper works for. */
+  readonly uid: number
+  readonly user: string
+  readonly pid: number
+}
+export interface OpenResult {
+  readonly backend: 'nft' | 'iptables' | 'iptables-legacy'
+  readonly relayPort: number
+  readonly relayPid: number
+  readonly ipv6: boolean
+  /** Milliseconds from the request to the last rule applied. */
+  readonly took: number
+}
+export interface CleanupResult {
+  /** One line each, what was taken back; empty: nothing was left. */
+  readonly removed: readonly string[]
+}
+
+export const helperReplyShape = v.union([
+  v.object({ id, ok: v.literal(true), result: v.unknown() }),
+  v.object({ id, ok: v.literal(false), error: failureShape }),
+])
+export type HelperReply = v.InferOutput<typeof helperReplyShape>
+
+export const helperEventShape = v.variant('event', [
+  /** A step of opening or closing began, for a person: "starting the relay", "applying rules", … */
+  v.object({ event: v.literal('step'), text: v.string() }),
+  v.object({ event: v.literal('flows'), active: v.number(), total: v.number(), bytes: v.number() }),
+  v.object({ event: v.literal('recording'), state: v.picklist(['on', 'slow', 'stopped', 'off']) }),
+  v.object({ event: v.literal('warning'), code: v.string(), message: v.string() }),
+  /** The gate is closed and nothing is left. `failure` when nobody asked for it (relay died or froze, rules taken away, …). */
+  v.object({ event: v.literal('closed'), failure: v.optional(failureShape) }),
+])
+export type HelperEvent = v.InferOutput<typeof helperEventShape>
+
+export const helperLineLimit = 1 << 20

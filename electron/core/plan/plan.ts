@@ -1,0 +1,66 @@
+import * as v from 'valibot'
+
+/** An inclusive range of ports, 1..65535, from <= to. */
+export interface PortRange {
+  readonly from: number
+  readonly to: number
+}
+
+/** `local`: this computer's own programs (output). `forwarded`: devices, containers and VMs routed through it (prerouting). */
+export type Scope = 'local' | 'forwarded'
+export type BackendChoice = 'auto' | 'nft' | 'iptables' | 'iptables-legacy'
+export type Backend = Exclude<BackendChoice, 'auto'>
+
+/**
+ * What a person asked to intercept: plain data, complete (every default filled in), canonical (ranges sorted and merged, lists sorted and
+ * without doubles), so that equal wishes have equal JSON. Made by `parsePlan` alone; the helper makes it again from what it is told.
+ */
+export interface InterceptionPlan {
+  readonly version: 1
+  readonly tcp: readonly PortRange[]
+  /** Its place is kept; not empty is refused (`udp-unsupported`) until the relay carries datagrams. */
+  readonly udp: readonly PortRange[]
+  /** At least one, in the order local, forwarded. */
+  readonly scope: readonly Scope[]
+  /** Names of incoming interfaces for `forwarded`; empty: every one but lo. */
+  readonly interfaces: readonly string[]
+  /** User ids for `local`; empty: every user. */
+  readonly users: readonly number[]
+  /** cgroup v2 paths below /sys/fs/cgroup, without leading slash, for `local`; empty: every one. */
+  readonly cgroups: readonly string[]
+  /** Canonical CIDRs of either family; a flow whose server address lies in one is left alone. */
+  readonly exclude: readonly string[]
+  readonly backend: BackendChoice
+  /** First port the relay tries on loopback. */
+  readonly relayPort: number
+  readonly marks: { readonly forwarded: number; readonly local: number; readonly uplink: number }
+  /** Routing table of ours, also the name our ip rules and routes are swept by (with protocol 77). */
+  readonly table: number
+}
+
+/** tproxy-notes 3.1: bits clear of Tailscale (18-19), Calico (16-31 low), Kubernetes (14-15); 0x80000000 is the relay's own upstream. */
+export const defaultMarks = { forwarded: 0x0200_0000, local: 0x1000_0000, uplink: 0x8000_0000 } as const
+export const defaultTable = 7701
+export const defaultRelayPort = 50080
+/** Signature of our ip rules and routes (`protocol 77`). */
+export const routeProtocol = 77
+
+const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))
+const range = v.strictObject({ from: port, to: port })
+const mark = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff))
+
+/** Shape only, bounded; meaning (order, overlap, names, families) is `parsePlan`'s. */
+export const planShape = v.strictObject({
+  version: v.literal(1),
+  tcp: v.pipe(v.array(range), v.maxLength(4096)),
+  udp: v.pipe(v.array(range), v.maxLength(4096)),
+  scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),
+  interfaces: v.pipe(v.array(v.pipe(v.string(), v.maxLength(15))), v.maxLength(64)),
+  users: v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe))), v.maxLength(256)),
+  cgroups: v.pipe(v.array(v.pipe(v.string(), v.maxLength(1024))), v.maxLength(64)),
+  exclude: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4096)),
+  backend: v.picklist(['auto', 'nft', 'iptables', 'iptables-legacy']),
+  relayPort: port,
+  marks: v.strictObject({ forwarded: mark, local: mark, uplink: mark }),
+  table: v.pipe(v.number(), v.integer(), v.minValue(256), v.maxValue(0x7fff_ffff)),
+})
