@@ -1,0 +1,20 @@
+import type { Backend } from '../plan/plan.ts'
+
+/** One backend's tool. `usable` false comes with the reason. */
+export interface ToolFacts {
+  readonly backend: Backend
+  readonly usable: boolean
+  readonly path?: string
+  readonly version?: string
+  /** One line for a person: "iptables is not installed", "the kernel refuses tproxy rules: …". */
+  readonly reason?: string
+  /** nft only: tables may carry `flags owner` (kernel 5.12 and nft 0.9.9 or newer). */
+  readonly owner?: boolean
+}
+/** Facts that decide what is compiled. Found by the probe room; plain data so that a test can state them. */
+export interface MachineFacts {
+  readonly tools: readonly ToolFacts[]
+  /** The kernel has IPv6 (/proc/net/if_inet6 exists). */
+  readonly ipv6: boolean
+  readonly interfaces: readonly string[]
+}
