@@ -1,0 +1,151 @@
+#include "control/message.h"
+
+#include <limits>
+
+#include "control/json.h"
+
+namespace sluice {
+namespace {
+
+// Reads the members of one object; the first that is missing or out of range is remembered.
+class Reader {
+ public:
+  explicit Reader(const Json& json) : json_(json) {}
+
+  std::int64_t integer(std::string_view key, std::int64_t least, std::int64_t most) {
+    const Json* value = json_.member(key);
+    const std::int64_t* number = value != nullptr ? value->integer() : nullptr;
+    if (number == nullptr || *number < least || *number > most) return wrong(key), least;
+    return *number;
+  }
+  bool boolean(std::string_view key) {
+    const Json* value = json_.member(key);
+    const bool* flag = value != nullptr ? value->boolean() : nullptr;
+    if (flag == nullptr) return wrong(key), false;
+    return *flag;
+  }
+  std::string text(std::string_view key, std::size_t longest) {
+    const Json* value = json_.member(key);
+    const std::string* found = value != nullptr ? value->text() : nullptr;
+    if (found == nullptr || found->empty() || found->size() > longest || found->find('\0') != std::string::npos) return wrong(key), std::string{};
+    return *found;
+  }
+  std::optional<std::uint64_t> limit(std::string_view key) {
+    const Json* value = json_.member(key);
+    if (value == nullptr || value->isNull()) return std::nullopt;
+    const std::int64_t* number = value->integer();
+    if (number == nullptr || *number < 0) return wrong(key), std::nullopt;
+    return static_cast<std::uint64_t>(*number);
+  }
+  const Json& member(std::string_view key) {
+    static const Json kNothing;
+    const Json* value = json_.member(key);
+    if (value == nullptr) return wrong(key), kNothing;
+    return *value;
+  }
+  void wrong(std::string_view key) {
+    if (wrong_.empty()) wrong_ = key;
+  }
+  [[nodiscard]] const std::string& wrong() const { return wrong_; }
+
+ private:
+  const Json& json_;
+  std::string wrong_;
+};
+
+ControlMessage parseStart(const Json& json) {
+  constexpr std::int64_t kMaxId = 4294967294;  // -1 is "unchanged" to the kernel
+  StartMessage start;
+  Reader reader(json);
+  start.uid = static_cast<uid_t>(reader.integer("uid", 0, kMaxId));
+  start.gid = static_cast<gid_t>(reader.integer("gid", 0, kMaxId));
+  const Json::Array* groups = reader.member("groups").array();
+  if (groups == nullptr || groups->size() > 65536) {
+    reader.wrong("groups");
+  } else {
+    for (const Json& group : *groups) {
+      const std::int64_t* id = group.integer();
+      if (id == nullptr || *id < 0 || *id > kMaxId) {
+        reader.wrong("groups");
+        break;
+      }
+      start.groups.push_back(static_cast<gid_t>(*id));
+    }
+  }
+  start.port = static_cast<std::uint16_t>(reader.integer("port", 1, 65535));
+  start.portTries = static_cast<unsigned>(reader.integer("portTries", 0, 1000));
+  start.ipv6 = reader.boolean("ipv6");
+  start.threads = static_cast<unsigned>(reader.integer("threads", 1, 64));
+  start.uplinkMark = static_cast<std::uint32_t>(reader.integer("uplinkMark", 0, std::numeric_limits<std::uint32_t>::max()));
+  start.attribute = reader.boolean("attribute");
+  start.maxFlows = static_cast<unsigned>(reader.integer("maxFlows", 1, 1000000));
+  start.version = reader.text("version", 64);
+  for (const char c : start.version) {
+    if (c < 0x20 || c > 0x7e) reader.wrong("version");
+  }
+  Reader capture(reader.member("capture"));
+  start.folder = capture.text("folder", 4095);
+  if (start.folder.empty() || start.folder.front() != '/') capture.wrong("folder");
+  start.payload = capture.boolean("payload");
+  start.maxBytesPerFlow = capture.limit("maxBytesPerFlow");
+  start.maxBytes = capture.limit("maxBytes");
+  if (!reader.wrong().empty()) return MalformedMessage{"start." + reader.wrong()};
+  if (!capture.wrong().empty()) return MalformedMessage{"start.capture." + capture.wrong()};
+  return start;
+}
+
+std::string_view recordingName(Recording recording) {
+  switch (recording) {
+    case Recording::kOn: return "on";
+    case Recording::kSlow: return "slow";
+    case Recording::kStopped: return "stopped";
+    case Recording::kOff: break;
+  }
+  return "off";
+}
+
+std::string counted(const Counters& counters) {
+  return "\"active\":" + std::to_string(counters.active) + ",\"total\":" + std::to_string(counters.total);
+}
+
+}  // namespace
+
+ControlMessage parseControlLine(std::string_view line) {
+  const std::optional<Json> json = parseJson(line);
+  if (!json) return MalformedMessage{"not JSON"};
+  const Json* type = json->member("type");
+  if (type == nullptr || type->text() == nullptr) return MalformedMessage{"no type"};
+  const std::string& name = *type->text();
+  if (name == "start") return parseStart(*json);
+  if (name == "ping") {
+    const Json* id = json->member("id");
+    if (id == nullptr || id->integer() == nullptr) return MalformedMessage{"ping.id"};
+    return PingMessage{*id->integer()};
+  }
+  if (name == "reset") return ResetMessage{};
+  if (name == "quit") return QuitMessage{};
+  return UnknownMessage{};
+}
+
+std::string formatReady(std::uint16_t port, bool ipv6, pid_t pid, uid_t uid) {
+  return "{\"type\":\"ready\",\"port\":" + std::to_string(port) + ",\"ipv6\":" + (ipv6 ? "true" : "false") +
+         ",\"pid\":" + std::to_string(pid) + ",\"uid\":" + std::to_string(uid) + "}\n";
+}
+
+std::string formatFailed(std::string_view code, std::string_view message, std::string_view detail) {
+  return "{\"type\":\"failed\",\"code\":" + quoteJson(code) + ",\"message\":" + quoteJson(message) + ",\"detail\":" + quoteJson(detail) + "}\n";
+}
+
+std::string formatPong(std::int64_t id, const Counters& counters, Recording recording) {
+  return "{\"type\":\"pong\",\"id\":" + std::to_string(id) + "," + counted(counters) + ",\"recording\":" + quoteJson(recordingName(recording)) + "}\n";
+}
+
+std::string formatFlows(const Counters& counters) {
+  return "{\"type\":\"flows\"," + counted(counters) + ",\"bytes\":" + std::to_string(counters.bytes) + "}\n";
+}
+
+std::string formatWarning(std::string_view code, std::string_view message) {
+  return "{\"type\":\"warning\",\"code\":" + quoteJson(code) + ",\"message\":" + quoteJson(message) + "}\n";
+}
+
+}  // namespace sluice

@@ -1,0 +1,56 @@
+// What the helper says to the relay and the relay to the helper: ARCHITECTURE.md, "Relay control".
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "capture/recorder.h"
+
+namespace sluice {
+
+struct StartMessage {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::vector<gid_t> groups;          // at most 65,536
+  std::uint16_t port = 0;             // 1..65535
+  unsigned portTries = 0;             // ports tried after the first, at most 1,000
+  bool ipv6 = true;
+  unsigned threads = 1;               // 1..64
+  std::uint32_t uplinkMark = 0;       // 0: none
+  std::string folder;                 // absolute
+  bool payload = true;
+  std::optional<std::uint64_t> maxBytesPerFlow, maxBytes;
+  bool attribute = false;
+  unsigned maxFlows = 0;              // 1..1,000,000
+  std::string version;                // printable ASCII, 1..64
+};
+struct PingMessage { std::int64_t id = 0; };
+struct ResetMessage {};
+struct QuitMessage {};
+struct UnknownMessage {};                           // an object with a type that is none of these
+struct MalformedMessage { std::string reason; };
+
+using ControlMessage = std::variant<StartMessage, PingMessage, ResetMessage, QuitMessage, UnknownMessage, MalformedMessage>;
+
+// Pure. `line` is without its line feed; everything in it is checked for type and range, what is not known is let be.
+ControlMessage parseControlLine(std::string_view line);
+
+struct Counters {
+  std::uint64_t active = 0, total = 0, bytes = 0;
+  bool operator==(const Counters&) const = default;
+};
+
+// Lines with their line feed.
+std::string formatReady(std::uint16_t port, bool ipv6, pid_t pid, uid_t uid);
+std::string formatFailed(std::string_view code, std::string_view message, std::string_view detail);
+std::string formatPong(std::int64_t id, const Counters& counters, Recording recording);
+std::string formatFlows(const Counters& counters);
+std::string formatWarning(std::string_view code, std::string_view message);
+
+}  // namespace sluice
