@@ -1,7 +1,7 @@
 // Debian packages by what they are for. Named here once, used by start, test, bench and package.
 
 /** To build the relay. */
-export const forBuilding = ['g++', 'cmake', 'make']
+export const forBuilding = ['g++', 'cmake', 'ninja-build']
 /** To run the gate: rules, namespaces, elevation. */
 export const forRunning = ['nftables', 'iptables', 'iproute2', 'util-linux', 'procps']
 /** What Electron's binary links to. */
@@ -13,7 +13,7 @@ export const forElectron = [
 export const forDemo = ['curl', 'git', 'nginx-light', 'redis-server', 'redis-tools', 'chromium', 'tshark', 'openssl', 'fcgiwrap']
 /** What the tests need besides all that. */
 export const forTesting = [
-  'xvfb', 'xauth', 'dbus', 'dbus-x11', 'libglib2.0-bin', 'polkitd', 'pkexec', 'xfce4-panel', 'imagemagick', 'x11-utils', 'xdotool', 'socat', 'netcat-openbsd', 'clang',
+  'xvfb', 'xauth', 'dbus', 'dbus-x11', 'libglib2.0-bin', 'polkitd', 'pkexec', 'xfce4-panel', 'imagemagick', 'x11-utils', 'xdotool', 'socat', 'netcat-openbsd', 'clang-14', 'libclang-rt-14-dev', 'llvm-14',
   'conntrack',
 ]
 /** Peers of the benchmark. */

@@ -1,0 +1,337 @@
+// Load for the benchmark: a server and a client of few system calls, so that what stands between them is what is measured.
+//
+//   sluice-load serve ADDRESS PORT
+//   sluice-load bulk|connect|request|rtt|idle ADDRESS PORT SECONDS CONNECTIONS
+//
+// The first byte a client sends says what it wants of the server: 'B' bytes until it closes, 'C' one byte and the end, 'R' an answer of 128
+// bytes for each 64 bytes. The client prints one number: bytes a second, connections a second, requests a second, or the median
+// round trip in microseconds. `idle` opens its connections, prints how many, and holds them until its input ends.
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+[[noreturn]] void fail(const char* what) {
+  std::perror(what);
+  std::exit(1);
+}
+
+struct Address {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+};
+
+Address parseAddress(const std::string& text, int port) {
+  Address result;
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&result.storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&result.storage);
+  if (inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(static_cast<std::uint16_t>(port));
+    result.size = sizeof *v4;
+  } else if (inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(static_cast<std::uint16_t>(port));
+    result.size = sizeof *v6;
+  } else {
+    std::fprintf(stderr, "not an address: %s\n", text.c_str());
+    std::exit(2);
+  }
+  return result;
+}
+
+void setOption(int fd, int level, int name, int value) { setsockopt(fd, level, name, &value, sizeof value); }
+
+constexpr std::size_t kChunk = 256U << 10U;
+std::array<char, kChunk> chunk{};
+constexpr int kRequest = 64;
+constexpr int kAnswer = 128;
+
+struct Peer {
+  char kind = 0;
+  int pending = 0;  // bytes of a request seen so far
+};
+
+[[noreturn]] void serve(const Address& address) {
+  const int listener = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  setOption(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (bind(listener, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) fail("bind");
+  if (listen(listener, 4096) != 0) fail("listen");
+  const int loop = epoll_create1(EPOLL_CLOEXEC);
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = listener;
+  epoll_ctl(loop, EPOLL_CTL_ADD, listener, &event);
+  std::vector<Peer> peers(65536);
+  std::array<epoll_event, 256> ready{};
+  std::puts("ready");
+  std::fflush(stdout);
+  for (;;) {
+    const int count = epoll_wait(loop, ready.data(), static_cast<int>(ready.size()), -1);
+    for (int i = 0; i < count; ++i) {
+      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      if (fd == listener) {
+        for (int n = 0; n < 64; ++n) {
+          const int peer = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+          if (peer < 0) break;
+          if (peer >= static_cast<int>(peers.size())) {
+            close(peer);
+            continue;
+          }
+          peers[static_cast<std::size_t>(peer)] = Peer{};
+          setOption(peer, IPPROTO_TCP, TCP_NODELAY, 1);
+          epoll_event added{};
+          added.events = EPOLLIN | EPOLLRDHUP;
+          added.data.fd = peer;
+          epoll_ctl(loop, EPOLL_CTL_ADD, peer, &added);
+        }
+        continue;
+      }
+      Peer& peer = peers[static_cast<std::size_t>(fd)];
+      bool over = (ready[static_cast<std::size_t>(i)].events & (EPOLLERR | EPOLLHUP)) != 0;
+      if (!over && (ready[static_cast<std::size_t>(i)].events & EPOLLIN) != 0) {
+        std::array<char, 8192> input{};
+        const ssize_t got = read(fd, input.data(), input.size());
+        if (got <= 0) {
+          over = got == 0 || errno != EAGAIN;
+        } else {
+          int from = 0;
+          if (peer.kind == 0) {
+            peer.kind = input[0];
+            from = 1;
+            if (peer.kind == 'C') {
+              if (write(fd, "c", 1) != 1) over = true;
+              over = true;
+            } else if (peer.kind == 'B') {
+              epoll_event changed{};
+              changed.events = EPOLLOUT | EPOLLIN | EPOLLRDHUP;
+              changed.data.fd = fd;
+              epoll_ctl(loop, EPOLL_CTL_MOD, fd, &changed);
+            }
+          }
+          if (peer.kind == 'R') {
+            peer.pending += static_cast<int>(got) - from;
+            while (peer.pending >= kRequest) {
+              peer.pending -= kRequest;
+              if (write(fd, chunk.data(), kAnswer) != kAnswer) over = true;
+            }
+          }
+        }
+      }
+      if (!over && peer.kind == 'B' && (ready[static_cast<std::size_t>(i)].events & EPOLLOUT) != 0) {
+        const ssize_t sent = send(fd, chunk.data(), chunk.size(), MSG_NOSIGNAL);
+        if (sent < 0 && errno != EAGAIN) over = true;
+      }
+      if (over) close(fd);
+    }
+  }
+}
+
+int connectBlocking(const Address& address) {
+  const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) fail("socket");
+  setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) fail("connect");
+  return fd;
+}
+
+void writeAll(int fd, const char* data, std::size_t size) {
+  while (size > 0) {
+    const ssize_t sent = send(fd, data, size, MSG_NOSIGNAL);
+    if (sent <= 0) fail("send");
+    data += sent;
+    size -= static_cast<std::size_t>(sent);
+  }
+}
+
+void readAll(int fd, std::size_t size) {
+  while (size > 0) {
+    const ssize_t got = read(fd, chunk.data(), std::min(size, chunk.size()));
+    if (got <= 0) fail("read");
+    size -= static_cast<std::size_t>(got);
+  }
+}
+
+double seconds(Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); }
+
+double bulk(const Address& address, double duration, int connections) {
+  const int loop = epoll_create1(EPOLL_CLOEXEC);
+  for (int i = 0; i < connections; ++i) {
+    const int fd = connectBlocking(address);
+    writeAll(fd, "B", 1);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
+  }
+  std::array<epoll_event, 64> ready{};
+  const auto start = Clock::now();
+  double bytes = 0;
+  while (seconds(start) < duration) {
+    const int count = epoll_wait(loop, ready.data(), static_cast<int>(ready.size()), 100);
+    for (int i = 0; i < count; ++i) {
+      const ssize_t got = recv(ready[static_cast<std::size_t>(i)].data.fd, chunk.data(), chunk.size(), MSG_DONTWAIT);
+      if (got == 0 || (got < 0 && errno != EAGAIN)) fail("recv");
+      if (got > 0) bytes += static_cast<double>(got);
+    }
+  }
+  return bytes / seconds(start);
+}
+
+// Connections one after another on each of `connections` lanes: connect, one byte, one byte, end of data, close.
+double connections(const Address& address, double duration, int lanes) {
+  const int loop = epoll_create1(EPOLL_CLOEXEC);
+  long done = 0;
+  std::unordered_map<int, bool> asked;
+  auto begin = [&] {
+    const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) fail("socket");
+    // The client leaves with a reset, so that its ports are free again: TIME_WAIT would end the run after 28,000 connections.
+    const linger hard{1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    if (connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0 && errno != EINPROGRESS) fail("connect");
+    epoll_event event{};
+    event.events = EPOLLOUT;
+    event.data.fd = fd;
+    epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
+    asked[fd] = false;
+  };
+  for (int i = 0; i < lanes; ++i) begin();
+  std::array<epoll_event, 256> ready{};
+  const auto start = Clock::now();
+  while (seconds(start) < duration) {
+    const int count = epoll_wait(loop, ready.data(), static_cast<int>(ready.size()), 100);
+    for (int i = 0; i < count; ++i) {
+      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      if (!asked[fd]) {
+        if (send(fd, "C", 1, MSG_NOSIGNAL) != 1) fail("connect");
+        asked[fd] = true;
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.fd = fd;
+        epoll_ctl(loop, EPOLL_CTL_MOD, fd, &event);
+        continue;
+      }
+      char byte = 0;
+      const ssize_t got = read(fd, &byte, 1);
+      if (got < 0 && errno == EAGAIN) continue;
+      if (got != 1) fail("answer");
+      close(fd);
+      ++done;
+      begin();
+    }
+  }
+  return static_cast<double>(done) / seconds(start);
+}
+
+double requests(const Address& address, double duration, int lanes) {
+  const int loop = epoll_create1(EPOLL_CLOEXEC);
+  std::unordered_map<int, int> missing;
+  for (int i = 0; i < lanes; ++i) {
+    const int fd = connectBlocking(address);
+    writeAll(fd, "R", 1);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
+    missing[fd] = kAnswer;
+    writeAll(fd, chunk.data(), kRequest);
+  }
+  std::array<epoll_event, 256> ready{};
+  const auto start = Clock::now();
+  long done = 0;
+  while (seconds(start) < duration) {
+    const int count = epoll_wait(loop, ready.data(), static_cast<int>(ready.size()), 100);
+    for (int i = 0; i < count; ++i) {
+      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      const ssize_t got = recv(fd, chunk.data(), kAnswer, MSG_DONTWAIT);
+      if (got < 0 && errno == EAGAIN) continue;
+      if (got <= 0) fail("recv");
+      int& left = missing[fd];
+      left -= static_cast<int>(got);
+      if (left > 0) continue;
+      left = kAnswer;
+      ++done;
+      writeAll(fd, chunk.data(), kRequest);
+    }
+  }
+  return static_cast<double>(done) / seconds(start);
+}
+
+double roundTrip(const Address& address, double duration) {
+  const int fd = connectBlocking(address);
+  writeAll(fd, "R", 1);
+  std::vector<double> taken;
+  const auto start = Clock::now();
+  while (seconds(start) < duration) {
+    const auto before = Clock::now();
+    writeAll(fd, chunk.data(), kRequest);
+    readAll(fd, kAnswer);
+    taken.push_back(seconds(before) * 1e6);
+  }
+  std::nth_element(taken.begin(), taken.begin() + static_cast<std::ptrdiff_t>(taken.size() / 2), taken.end());
+  return taken[taken.size() / 2];
+}
+
+int idle(const Address& address, int lanes) {
+  std::vector<int> held;
+  for (int i = 0; i < lanes; ++i) {
+    const int fd = connectBlocking(address);
+    writeAll(fd, "R", 1);
+    writeAll(fd, chunk.data(), kRequest);
+    readAll(fd, kAnswer);
+    held.push_back(fd);
+  }
+  std::printf("%zu\n", held.size());
+  std::fflush(stdout);
+  char byte = 0;
+  while (read(0, &byte, 1) > 0) {
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  std::signal(SIGPIPE, SIG_IGN);
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  if (count < 4) return 2;
+  const std::string verb = words[1];
+  const Address address = parseAddress(words[2], std::atoi(words[3]));
+  if (verb == "serve") serve(address);
+  if (count < 6) return 2;
+  const double duration = std::atof(words[4]);
+  const int lanes = std::atoi(words[5]);
+  if (verb == "idle") return idle(address, lanes);
+  double value = 0;
+  if (verb == "bulk") value = bulk(address, duration, lanes);
+  else if (verb == "connect") value = connections(address, duration, lanes);
+  else if (verb == "request") value = requests(address, duration, lanes);
+  else if (verb == "rtt") value = roundTrip(address, duration);
+  else return 2;
+  std::printf("%.3f\n", value);
+  return 0;
+}
