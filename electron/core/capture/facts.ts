@@ -1,0 +1,33 @@
+import * as v from 'valibot'
+
+import { closeReasons } from '../flow/flow.ts'
+
+/** The facts of a capture, as its custom blocks say them (ARCHITECTURE.md, "The capture"). Unknown members are left out, unknown facts skipped. */
+const id = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(Number.MAX_SAFE_INTEGER))
+const count = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(Number.MAX_SAFE_INTEGER))
+const time = v.pipe(v.string(), v.regex(/^[0-9]{1,19}$/))
+const endpoint = v.object({
+  address: v.pipe(v.string(), v.maxLength(64)),
+  port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535)),
+})
+const number32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_ffff))
+
+export const gapReasons = ['no-payload', 'flow-cap', 'slow', 'session-cap'] as const
+
+export const factShape = v.variant('t', [
+  v.object({ t: v.literal('session'), version: v.literal(1), relay: v.pipe(v.string(), v.maxLength(100)), payload: v.boolean() }),
+  v.object({ t: v.literal('open'), id, proto: v.literal('tcp'), scope: v.picklist(['local', 'forwarded']), client: endpoint, server: endpoint, time }),
+  v.object({
+    t: v.literal('process'), id, pid: number32, ppid: number32, name: v.string(), path: v.string(), cmdline: v.array(v.string()),
+    uid: number32, user: v.string(), time,
+  }),
+  v.object({ t: v.literal('connected'), id, upstream: endpoint, time }),
+  v.object({ t: v.literal('gap'), id, direction: v.picklist(['up', 'down']), bytes: count, reason: v.picklist(gapReasons), time }),
+  v.object({
+    t: v.literal('close'), id, time, reason: v.picklist(closeReasons), closedBy: v.picklist(['client', 'server', 'gate', 'none']),
+    bytesUp: count, bytesDown: count,
+  }),
+])
+export type Fact = v.InferOutput<typeof factShape>
+export type FactOf<T extends Fact['t']> = Extract<Fact, { t: T }>
+export type GapReason = (typeof gapReasons)[number]
