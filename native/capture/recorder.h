@@ -15,7 +15,11 @@
 #include <string_view>
 #include <vector>
 
+#include <sys/types.h>
+
 #include "net/endpoint.h"
+
+struct iovec;
 
 namespace sluice {
 
@@ -40,7 +44,8 @@ struct RecorderOptions {
   std::optional<std::uint64_t> maxBytesPerFlow;    // payload bytes kept of a flow, both directions together
   std::optional<std::uint64_t> maxBytes;           // size of the file at which payload is no longer kept (facts are)
   std::size_t tracks = 1;                          // relaying threads
-  std::size_t memory = 32U << 20U;                 // bytes waiting for the disk, all tracks together
+  std::size_t memory = 32U << 20U;                 // bytes waiting for the disk, all tracks together (at least 256 KiB a track are taken)
+  ssize_t (*write)(int, const struct iovec*, int) = nullptr;  // instead of writev(2): tests script a slow, short or failing disk
 };
 
 // What the recorder keeps of one flow: small, lives inside the relay's flow.
@@ -53,6 +58,7 @@ struct FlowRecord {
   std::uint64_t owedGap[2] = {0, 0};               // relayed, not kept, not yet stated
   std::uint8_t owedReason[2] = {0, 0};
   bool opened = false;                             // its open fact has been recorded
+  bool muted = false;                              // a fact of it found no memory: until its close only gaps are counted
 };
 
 class Recorder;
@@ -70,6 +76,7 @@ class Track {
 
  private:
   friend class Recorder;
+  friend struct Shared;
   struct Impl;
   std::unique_ptr<Impl> impl_;
  public:
@@ -86,7 +93,8 @@ class Recorder {
   Track& track(std::size_t index);
   [[nodiscard]] Recording state() const;         // any thread
   [[nodiscard]] int lastError() const;           // errno behind kStopped
-  // Writes what is left, waits at most `milliseconds`, closes the file. True when all was written.
+  // Writes what is left, waits at most `milliseconds`, closes the file. True when all was written. The owners of the tracks must
+  // have stopped calling them. A disk that hangs is left behind with the thread that waits for it.
   bool finish(int milliseconds);
   static std::int64_t now();                     // realtime at first call plus CLOCK_MONOTONIC since, nanoseconds
 

@@ -1,0 +1,58 @@
+// The blocks of the capture as bytes: pure encoders, no state, no file. Layout: ARCHITECTURE.md, "The capture";
+// pcapng: draft-ietf-opsawg-pcapng; headers: RFC 791, RFC 8200, RFC 9293.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "capture/recorder.h"
+#include "net/endpoint.h"
+
+namespace sluice::pcapng {
+
+inline constexpr std::size_t kMaxPayload = 65'480;  // in one packet: the IPv4 total length ends at 65,535
+
+// TCP flag bits, RFC 9293.
+inline constexpr std::uint8_t kFin = 0x01, kSyn = 0x02, kRst = 0x04, kPsh = 0x08, kAck = 0x10;
+
+inline constexpr std::size_t padded(std::size_t bytes) { return (bytes + 3U) & ~std::size_t{3U}; }
+
+// One synthesised TCP segment.
+struct Segment {
+  const Endpoint* from;
+  const Endpoint* to;           // same family
+  Direction direction;
+  std::uint32_t sequence, acknowledgement;
+  std::uint8_t flags;           // with kSyn the segment carries a window scale option
+  std::int64_t nanoseconds;     // since the epoch
+};
+
+// Bytes of the Enhanced Packet Block of a segment with that much payload.
+std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload);
+
+// Writes that block; `payload` is copied once. Returns packetSize(). `payload` is at most kMaxPayload.
+std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload);
+
+// Section Header Block, Interface Description Block, and the session fact: what every capture starts with.
+std::string buildHead(std::string_view version, std::string_view os, bool payload);
+
+// A Custom Block around one JSON object, appended to `out`.
+void appendFact(std::string& out, std::string_view json);
+
+// The bodies of the facts. Strings of a Program are bounded here once more (name and user 256 bytes, path 4 KiB, 32 words of 4 KiB in all).
+void appendOpen(std::string& json, const FlowRecord& flow, bool local, std::int64_t nanoseconds);
+void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds);
+void appendConnected(std::string& json, std::uint64_t id, const Endpoint& upstream, std::int64_t nanoseconds);
+void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::string_view reason, std::int64_t nanoseconds);
+void appendClose(std::string& json, std::uint64_t id, CloseReason reason, ClosedBy by, std::uint64_t up, std::uint64_t down, std::int64_t nanoseconds);
+
+// The block Wireshark 5.1 reads (Custom Block, PEN 32622, entry type 3), appended to `out`.
+void appendWiresharkProcess(std::string& out, const Program& program);
+
+std::string_view name(CloseReason reason);
+std::string_view name(ClosedBy by);
+
+}  // namespace sluice::pcapng

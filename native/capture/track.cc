@@ -1,0 +1,320 @@
+#include <algorithm>
+#include <cstring>
+
+#include "capture/pcapng.h"
+#include "capture/shared.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr std::size_t index(Direction direction) { return static_cast<std::size_t>(direction); }
+constexpr Direction other(Direction direction) { return direction == Direction::kUp ? Direction::kDown : Direction::kUp; }
+
+std::size_t packet(std::byte* out, const FlowRecord& flow, Direction direction, std::uint8_t flags, std::int64_t nanoseconds,
+                   std::span<const std::byte> payload = {}) {
+  const bool up = direction == Direction::kUp;
+  const pcapng::Segment segment{
+      .from = up ? &flow.client : &flow.server,
+      .to = up ? &flow.server : &flow.client,
+      .direction = direction,
+      .sequence = flow.nextSequence[index(direction)],
+      .acknowledgement = (flags & pcapng::kAck) != 0 ? flow.nextSequence[index(other(direction))] : 0,
+      .flags = flags,
+      .nanoseconds = nanoseconds,
+  };
+  return pcapng::writePacket(out, segment, payload);
+}
+
+std::byte* copy(std::byte* out, const std::string& text) {
+  std::memcpy(out, text.data(), text.size());
+  return out + text.size();
+}
+
+// Which resets went over the wire. Nobody but the two peers answers for a flow they ended; one that the relay ended (gate closed, shed,
+// failed) it reset on both sides, the server's only if there was a connection. Unreachable and timed out are no segments of TCP at all.
+struct Resets { bool down, up; };
+Resets resets(CloseReason reason, bool connected) {
+  switch (reason) {
+    case CloseReason::kClientReset: return {false, true};
+    case CloseReason::kServerReset:
+    case CloseReason::kRefused: return {true, false};
+    case CloseReason::kGateClosed:
+    case CloseReason::kShed:
+    case CloseReason::kFailed: return {true, connected};
+    default: return {false, false};
+  }
+}
+
+}  // namespace
+
+std::string_view name(GapReason reason) {
+  switch (reason) {
+    case GapReason::kNoPayload: return "no-payload";
+    case GapReason::kFlowCap: return "flow-cap";
+    case GapReason::kSlow: return "slow";
+    case GapReason::kSessionCap: return "session-cap";
+  }
+  return "slow";
+}
+
+Track::Impl::Impl(Shared& all) : shared(all), current(all.pool.take(0)), head(current) { text.reserve(1024); }
+
+std::byte* Track::Impl::room(std::size_t bytes, bool payload) {
+  if (payload) {
+    // Slow lasts until the writer has caught up well, not until one block is free: fewer, larger gaps.
+    if (shared.state.load(std::memory_order_relaxed) != Recording::kOn) return nullptr;
+    if (current->factsOnly) {
+      if (shared.pool.free() <= shared.reserve) {
+        shared.slow();
+        return nullptr;
+      }
+      current->factsOnly = false;
+    }
+  }
+  if (at + bytes > shared.pool.blockSize()) {
+    Block* next = shared.pool.take(shared.reserve);
+    if (next == nullptr && !payload) {
+      next = shared.pool.take(0);
+      if (next != nullptr) next->factsOnly = true;
+    }
+    if (next == nullptr) {
+      shared.slow();
+      return nullptr;
+    }
+    publish();
+    current->next.store(next, std::memory_order_release);
+    current = next;
+    at = published = 0;
+    // The writer is told of every fourth full block, or at once where memory is short; the nap of ten milliseconds covers the rest.
+    if (++sealed % 4 == 0 || shared.pool.free() <= shared.pool.total() / 2) shared.wake();
+  }
+  std::byte* const out = current->data + at;
+  at += bytes;
+  if (shared.options.maxBytes) shared.accepted.fetch_add(bytes, std::memory_order_relaxed);
+  return out;
+}
+
+void Track::Impl::publish() {
+  if (at == published) return;
+  published = at;
+  // Sequentially consistent with the writer's "store sleep, then look at committed": one of us sees the other.
+  current->committed.store(at, std::memory_order_seq_cst);
+}
+
+void Track::Impl::fact() {
+  pcapng::appendFact(text, json);
+  json.clear();
+}
+
+bool Track::Impl::putText() {
+  std::byte* const out = room(text.size(), false);
+  if (out == nullptr) return false;
+  copy(out, text);
+  return true;
+}
+
+void Track::Impl::textGaps(const FlowRecord& flow, std::int64_t nanoseconds) {
+  for (const Direction direction : {Direction::kUp, Direction::kDown}) {
+    const std::uint64_t bytes = flow.owedGap[index(direction)];
+    if (bytes == 0) continue;
+    pcapng::appendGap(json, flow.id, direction, bytes, name(static_cast<GapReason>(flow.owedReason[index(direction)])), nanoseconds);
+    fact();
+  }
+}
+
+void Track::Impl::owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, GapReason reason, std::int64_t nanoseconds) {
+  if (bytes == 0) return;
+  const std::size_t way = index(direction);
+  flow.nextSequence[way] += static_cast<std::uint32_t>(bytes);
+  if (flow.owedGap[way] != 0 && flow.owedReason[way] != static_cast<std::uint8_t>(reason)) {
+    text.clear();
+    pcapng::appendGap(json, flow.id, direction, flow.owedGap[way], name(static_cast<GapReason>(flow.owedReason[way])), nanoseconds);
+    fact();
+    if (!flow.muted && putText()) {
+      flow.owedGap[way] = 0;
+    } else {
+      reason = static_cast<GapReason>(flow.owedReason[way]);  // the count must be exact; the two reasons become one
+    }
+  }
+  flow.owedGap[way] += bytes;
+  flow.owedReason[way] = static_cast<std::uint8_t>(reason);
+}
+
+bool Track::Impl::tellOwed() {
+  std::size_t told = 0;
+  for (; told < owed.size(); ++told) {
+    const OwedClose& close = owed[told];
+    FlowRecord flow;
+    flow.id = close.id;
+    for (int way = 0; way < 2; ++way) flow.owedGap[way] = close.gap[way], flow.owedReason[way] = close.gapReason[way];
+    text.clear();
+    textGaps(flow, close.nanoseconds);
+    pcapng::appendClose(json, close.id, close.reason, close.by, close.bytes[0], close.bytes[1], close.nanoseconds);
+    fact();
+    if (!putText()) break;
+  }
+  owed.erase(owed.begin(), owed.begin() + static_cast<std::ptrdiff_t>(told));
+  return owed.empty();
+}
+
+Track::Track() = default;
+Track::~Track() = default;
+Track::Track(Track&&) noexcept = default;
+
+void Track::opened(FlowRecord& flow, bool local, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  if (impl.shared.stopped()) return;
+  // A close still owed may be of the same two addresses, and they are not open twice at once.
+  if (!impl.owed.empty() && !impl.tellOwed()) return;
+  impl.text.clear();
+  pcapng::appendOpen(impl.json, flow, local, nanoseconds);
+  impl.fact();
+  std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(flow.client.v4(), pcapng::kSyn, 0), false);
+  if (out == nullptr) return;
+  out = copy(out, impl.text);
+  packet(out, flow, Direction::kUp, pcapng::kSyn, nanoseconds);
+  flow.nextSequence[0] += 1;
+  flow.opened = true;
+}
+
+void Track::program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  if (!flow.opened || flow.muted || impl.shared.stopped()) return;
+  impl.text.clear();
+  pcapng::appendProcess(impl.json, flow.id, program, nanoseconds);
+  impl.fact();
+  if (program.pid > 0) pcapng::appendWiresharkProcess(impl.text, program);
+  impl.putText();  // without memory the flow stays unnamed
+}
+
+void Track::connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  if (!flow.opened || flow.muted || impl.shared.stopped()) return;
+  impl.text.clear();
+  pcapng::appendConnected(impl.json, flow.id, upstream, nanoseconds);
+  impl.fact();
+  const bool v4 = flow.client.v4();
+  const std::uint8_t answer = pcapng::kSyn | pcapng::kAck;
+  std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(v4, answer, 0) + pcapng::packetSize(v4, pcapng::kAck, 0), false);
+  if (out == nullptr) {
+    flow.muted = true;
+    return;
+  }
+  out = copy(out, impl.text);
+  out += packet(out, flow, Direction::kDown, answer, nanoseconds);
+  flow.nextSequence[1] += 1;
+  packet(out, flow, Direction::kUp, pcapng::kAck, nanoseconds);
+}
+
+void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  Shared& shared = impl.shared;
+  const RecorderOptions& options = shared.options;
+  flow.bytes[index(direction)] += bytes.size();
+  if (!flow.opened || shared.stopped()) return;
+
+  std::size_t allowed = bytes.size();
+  GapReason why = GapReason::kSlow;
+  if (!options.payload) {
+    allowed = 0, why = GapReason::kNoPayload;
+  } else if (shared.full.load(std::memory_order_relaxed)) {
+    allowed = 0, why = GapReason::kSessionCap;
+  } else if (options.maxBytesPerFlow) {
+    const std::uint64_t left = *options.maxBytesPerFlow - std::min(*options.maxBytesPerFlow, flow.kept);
+    if (left < allowed) allowed = static_cast<std::size_t>(left), why = GapReason::kFlowCap;
+  }
+  if (flow.muted && allowed > 0) allowed = 0, why = GapReason::kSlow;
+
+  constexpr std::uint8_t flags = pcapng::kPsh | pcapng::kAck;
+  const bool v4 = flow.client.v4();
+  std::size_t done = 0;
+  while (done < allowed) {
+    std::size_t chunk = std::min(allowed - done, pcapng::kMaxPayload);
+    impl.text.clear();
+    // What is owed either way round is stated before anything is kept again, in one piece with it or not at all.
+    if ((flow.owedGap[0] | flow.owedGap[1]) != 0) impl.textGaps(flow, nanoseconds);
+    if (options.maxBytes) {
+      const std::uint64_t used = shared.accepted.load(std::memory_order_relaxed) + impl.text.size() + pcapng::packetSize(v4, flags, 0);
+      const std::uint64_t left = (*options.maxBytes - std::min(*options.maxBytes, used)) & ~std::uint64_t{3};
+      if (left < chunk) {
+        shared.full.store(true, std::memory_order_relaxed);
+        chunk = allowed = static_cast<std::size_t>(left);
+        allowed += done, why = GapReason::kSessionCap;
+        if (chunk == 0) break;
+      }
+    }
+    std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(v4, flags, chunk), true);
+    if (out == nullptr) {
+      why = GapReason::kSlow;
+      break;
+    }
+    if (!impl.text.empty()) {
+      out = copy(out, impl.text);
+      flow.owedGap[0] = flow.owedGap[1] = 0;
+    }
+    packet(out, flow, direction, flags, nanoseconds, bytes.subspan(done, chunk));
+    flow.nextSequence[index(direction)] += static_cast<std::uint32_t>(chunk);
+    flow.kept += chunk;
+    done += chunk;
+  }
+  impl.owe(flow, direction, bytes.size() - done, why, nanoseconds);
+}
+
+void Track::finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  if (!flow.opened || flow.muted || impl.shared.stopped()) return;
+  impl.text.clear();
+  impl.textGaps(flow, nanoseconds);
+  constexpr std::uint8_t flags = pcapng::kFin | pcapng::kAck;
+  std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(flow.client.v4(), flags, 0), false);
+  if (out == nullptr) {
+    flow.muted = true;
+    return;
+  }
+  flow.owedGap[0] = flow.owedGap[1] = 0;
+  packet(copy(out, impl.text), flow, direction, flags, nanoseconds);
+  flow.nextSequence[index(direction)] += 1;
+}
+
+void Track::closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  if (!flow.opened || impl.shared.stopped()) return;
+  flow.opened = false;
+
+  // A close that finds others waiting waits behind them, so that closes come in the order they happened.
+  if (impl.owed.empty() || impl.tellOwed()) {
+    impl.text.clear();
+    impl.textGaps(flow, nanoseconds);
+    const std::size_t gaps = impl.text.size();
+    pcapng::appendClose(impl.json, flow.id, reason, by, flow.bytes[0], flow.bytes[1], nanoseconds);
+    impl.fact();
+    // The server's sequence is past 0 exactly if its SYN was recorded.
+    const Resets sent = flow.muted ? Resets{false, false} : resets(reason, flow.nextSequence[1] != 0);
+    constexpr std::uint8_t flags = pcapng::kRst | pcapng::kAck;
+    const std::size_t one = pcapng::packetSize(flow.client.v4(), flags, 0);
+    std::byte* out = impl.room(impl.text.size() + one * (sent.down + sent.up), false);
+    if (out != nullptr) {
+      std::memcpy(out, impl.text.data(), gaps);
+      out += gaps;
+      if (sent.down) out += packet(out, flow, Direction::kDown, flags, nanoseconds);
+      if (sent.up) out += packet(out, flow, Direction::kUp, flags, nanoseconds);
+      std::memcpy(out, impl.text.data() + gaps, impl.text.size() - gaps);
+      flow.owedGap[0] = flow.owedGap[1] = 0;
+      return;
+    }
+  }
+  if (impl.owed.size() >= Impl::kMaxOwed) return;  // stays open in the file: the recording ended for it, which is the truth
+  impl.owed.push_back({.id = flow.id, .nanoseconds = nanoseconds, .gap = {flow.owedGap[0], flow.owedGap[1]}, .bytes = {flow.bytes[0], flow.bytes[1]},
+                       .gapReason = {flow.owedReason[0], flow.owedReason[1]}, .reason = reason, .by = by});
+}
+
+void Track::flush() {
+  Impl& impl = *impl_;
+  if (!impl.owed.empty() && !impl.shared.stopped()) impl.tellOwed();
+  if (impl.at == impl.published) return;
+  impl.publish();
+  impl.shared.wakeIfSleeping();
+}
+
+}  // namespace sluice
