@@ -1,0 +1,47 @@
+import type { FailureCode } from './failure.ts'
+
+/**
+ * What a person can do about each failure, one sentence; null where the message itself says it all. Commands stand in backticks.
+ * A code without a row is a type error.
+ */
+export const failureAdvice: Readonly<Record<FailureCode, string | null>> = {
+  'bad-ports': null,
+  'bad-interface': null,
+  'bad-user': null,
+  'bad-cgroup': null,
+  'bad-cidr': null,
+  'bad-plan': 'Choose the ports anew; if it says so again, this is a fault in Sluice.',
+  'nothing-to-intercept': 'Name at least one port.',
+  'udp-unsupported': 'Choose TCP ports; UDP comes in a later release.',
+  'unknown-interface': 'Choose an interface this computer has, or leave the field empty for all of them.',
+  'unknown-cgroup': 'Choose a cgroup that exists below /sys/fs/cgroup.',
+  'no-backend': 'Install nftables or iptables, and see the Doctor for what this kernel can do.',
+  'backend-missing': 'Choose “automatic”, or install the tools of the backend you chose.',
+  'no-tproxy': 'The kernel needs nft_tproxy and nft_socket (or xt_TPROXY and xt_socket); the Doctor says which one is missing.',
+  'no-privilege': 'Allow it when asked, or start Sluice as root.',
+  'elevation-refused': 'Open the gate again and allow it when asked.',
+  'elevation-unavailable': 'Start a polkit agent (desktops have one), or start Sluice as root.',
+  'already-open': 'Close the gate that is open first.',
+  'not-open': null,
+  'relay-missing': 'Build or reinstall Sluice: its relay program is not where it should be.',
+  'relay-failed': 'See the Doctor for what stands in the relay’s way.',
+  'relay-died': 'The rules were taken back, so the network works as before. Open the gate again; what was recorded is kept.',
+  'port-taken': 'Close the program that holds the port, or open again.',
+  'rules-failed': 'Nothing was left behind. See the Doctor for other programs that manage rules.',
+  'routes-failed': 'Nothing was left behind. See the Doctor for routing rules that collide with Sluice’s.',
+  'digest-mismatch': 'The window and the helper are of different versions: close Sluice and start it again.',
+  protocol: 'The window and the helper do not understand one another: close Sluice and start it again.',
+  cancelled: null,
+  'disk-full': 'Make room on the disk, or choose another place.',
+  'cannot-write': 'Choose a folder you may write to.',
+  'session-exists': 'Choose another name.',
+  'session-unreadable': 'Choose another session, or look whether you may read this one.',
+  'session-missing': 'Choose a folder that ends in .sluice.',
+  'flow-unknown': 'Select another flow; this one is no longer in the session.',
+  'bad-filter': null,
+  'bad-format': null,
+  'inspector-died': 'Recording goes on. Open the session again to look into it.',
+  'helper-died': 'The rules were taken back, so the network works as before. Open the gate again.',
+  usage: null,
+  internal: 'This is a fault in Sluice. Recorded flows are kept.',
+}
