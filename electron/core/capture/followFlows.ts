@@ -1,0 +1,89 @@
+import { parseAddress } from './addresses.ts'
+import { decodeFact } from './decodeFacts.ts'
+import type { CapturedPacket } from './decodePacket.ts'
+import { decodePacket } from './decodePacket.ts'
+import type { Fact } from './facts.ts'
+import { blockTypes, processPen } from './pcapngFormat.ts'
+import type { CaptureBlock } from './readBlocks.ts'
+import { decodeLatin1 } from './utf8.ts'
+import type { Direction } from '../flow/flow.ts'
+
+/** What a block means: a fact, a packet of an open flow, Wireshark's process block of the flow named just before, or nothing of ours. */
+export type FollowedBlock =
+  | { readonly kind: 'fact'; readonly fact: Fact }
+  | { readonly kind: 'packet'; readonly flow: number; readonly direction: Direction; readonly packet: CapturedPacket }
+  | { readonly kind: 'process-note'; readonly flow: number }
+  | { readonly kind: 'other' }
+
+const other: FollowedBlock = { kind: 'other' }
+
+function endpointKey(address: Uint8Array, port: number): string {
+  return decodeLatin1(address) + String.fromCharCode(port)
+}
+
+interface OpenFlow {
+  readonly id: number
+  readonly clientKey: string
+  readonly keys: readonly [string, string]
+}
+
+/**
+ * Tells which flow a block belongs to, going through a capture in order: packets between a flow's open and close fact with its
+ * addresses, either way round, are its own. Holds open flows only.
+ */
+export class FlowFollower {
+  private readonly byKey = new Map<string, OpenFlow>()
+  private readonly byId = new Map<number, OpenFlow>()
+  private lastProcess = 0
+
+  get open(): number {
+    return this.byId.size
+  }
+
+  isOpen(flow: number): boolean {
+    return this.byId.has(flow)
+  }
+
+  follow(block: CaptureBlock): FollowedBlock {
+    if (block.type === blockTypes.enhancedPacket) {
+      const packet = decodePacket(block)
+      if (packet === null) return other
+      const from = endpointKey(packet.from, packet.fromPort)
+      const flow = this.byKey.get(from + endpointKey(packet.to, packet.toPort))
+      if (flow === undefined) return other
+      return { kind: 'packet', flow: flow.id, direction: packet.direction ?? (from === flow.clientKey ? 'up' : 'down'), packet }
+    }
+    const fact = decodeFact(block)
+    if (fact === null) {
+      const { body } = block
+      const pen = block.type === blockTypes.custom && body.length >= 4 ? body[0]! | (body[1]! << 8) | (body[2]! << 16) | (body[3]! << 24) : 0
+      return pen === processPen && this.lastProcess !== 0 ? { kind: 'process-note', flow: this.lastProcess } : other
+    }
+    if (fact.t === 'open') {
+      if (!this.begin(fact.id, fact.client, fact.server)) return other
+    } else if (fact.t === 'close') {
+      this.end(fact.id)
+    }
+    this.lastProcess = fact.t === 'process' ? fact.id : 0
+    return { kind: 'fact', fact }
+  }
+
+  /** False for addresses that are none and for an id that is open already. */
+  private begin(id: number, client: { address: string; port: number }, server: { address: string; port: number }): boolean {
+    const [clientBytes, serverBytes] = [parseAddress(client.address), parseAddress(server.address)]
+    if (clientBytes === null || serverBytes === null || clientBytes.length !== serverBytes.length || this.byId.has(id)) return false
+    const clientKey = endpointKey(clientBytes, client.port)
+    const serverKey = endpointKey(serverBytes, server.port)
+    const flow: OpenFlow = { id, clientKey, keys: [clientKey + serverKey, serverKey + clientKey] }
+    this.byId.set(id, flow)
+    for (const key of flow.keys) this.byKey.set(key, flow)
+    return true
+  }
+
+  private end(id: number): void {
+    const flow = this.byId.get(id)
+    if (flow === undefined) return
+    this.byId.delete(id)
+    for (const key of flow.keys) if (this.byKey.get(key) === flow) this.byKey.delete(key)
+  }
+}
