@@ -17,4 +17,8 @@ export interface MachineFacts {
   /** The kernel has IPv6 (/proc/net/if_inet6 exists). */
   readonly ipv6: boolean
   readonly interfaces: readonly string[]
+  /** Existing cgroup v2 paths, without leading slash; absent when they could not be listed (then a wrong one is found only when the rules are loaded). */
+  readonly cgroups?: readonly string[]
+  /** Where the cgroup v2 hierarchy lies below /sys/fs/cgroup: `` or, on a hybrid layout, `unified`. */
+  readonly cgroupPrefix?: string
 }

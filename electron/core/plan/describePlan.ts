@@ -1,0 +1,31 @@
+import { formatPorts } from './formatPorts.ts'
+import type { InterceptionPlan } from './plan.ts'
+
+/** The plan in plain sentences, for a person who decides whether to open the gate. */
+export function describePlan(plan: InterceptionPlan): string[] {
+  const sentences = [`${plan.tcp.length === 1 && plan.tcp[0]?.from === plan.tcp[0]?.to ? 'TCP port' : 'TCP ports'} ${formatPorts(plan.tcp).replaceAll(',', ', ')} will be intercepted.`]
+  if (plan.scope.includes('local')) sentences.push(describeLocal(plan))
+  else sentences.push('Programs on this computer are left alone.')
+  if (plan.scope.includes('forwarded')) {
+    sentences.push(
+      plan.interfaces.length === 0
+        ? 'Devices, containers and virtual machines routed through this computer are included, whichever interface they come in by.'
+        : `Devices, containers and virtual machines are included when they come in by ${list(plan.interfaces, 'or')}.`,
+    )
+  } else sentences.push('Devices, containers and virtual machines routed through this computer are left alone.')
+  if (plan.exclude.length > 0) sentences.push(`Connections to servers in ${list(plan.exclude, 'or')} are left alone.`)
+  sentences.push('Connections that exist already are not touched; closing the gate cuts none.')
+  return sentences
+}
+
+function describeLocal({ users, cgroups }: InterceptionPlan): string {
+  const who = users.length === 0 ? 'Programs on this computer' : `Programs on this computer that run as user ${list(users.map(String), 'or')}`
+  return cgroups.length === 0 ? `${who} are included.` : `${who} are included when they run in the cgroup ${list(cgroups, 'or')}.`
+}
+
+/** "a", "a or b", "a, b or c"; long lists are cut so that the sentence stays one. */
+function list(words: readonly string[], joint: string): string {
+  const shown = words.length > 8 ? [...words.slice(0, 7), `${words.length - 7} more`] : [...words]
+  const last = shown.pop() ?? ''
+  return shown.length === 0 ? last : `${shown.join(', ')} ${joint} ${last}`
+}

@@ -1,0 +1,49 @@
+import { Failure } from '../contract/failure.ts'
+import { parsePlan } from './parsePlan.ts'
+import { parsePorts } from './parsePorts.ts'
+import { defaultMarks, defaultRelayPort, defaultTable, type BackendChoice, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+
+/** What a person chose, as typed; everything left out gets its default. */
+export interface PlanWish {
+  readonly tcp: string
+  readonly udp?: string
+  /** Default: both. */
+  readonly scope?: readonly Scope[]
+  readonly interfaces?: readonly string[]
+  readonly users?: readonly number[]
+  readonly cgroups?: readonly string[]
+  readonly exclude?: readonly string[]
+  readonly backend?: BackendChoice
+  readonly relayPort?: number
+}
+
+/**
+ * A wish as a plan.
+ * @throws Failure as `parsePorts` and `parsePlan` do; a user that is no id is `bad-user`.
+ */
+export function makePlan(wish: PlanWish): InterceptionPlan {
+  for (const user of wish.users ?? []) {
+    // 0xffffffff is (uid_t)-1, the kernel's "nobody at all"
+    if (!Number.isInteger(user) || user < 0 || user > 0xffff_fffe) throw new Failure('bad-user', `${String(user)} is no user id`)
+  }
+  for (const name of wish.interfaces ?? []) if (name.length > 15) throw new Failure('bad-interface', `${JSON.stringify(name.slice(0, 40))} is longer than an interface's name can be (15 characters)`)
+  for (const text of wish.exclude ?? []) if (text.length > 64) throw new Failure('bad-cidr', `${JSON.stringify(text.slice(0, 40))} is no network`)
+  return parsePlan({
+    version: 1,
+    tcp: portsOrNone(wish.tcp),
+    udp: portsOrNone(wish.udp ?? ''),
+    scope: wish.scope ?? ['local', 'forwarded'],
+    interfaces: wish.interfaces ?? [],
+    users: wish.users ?? [],
+    cgroups: wish.cgroups ?? [],
+    exclude: wish.exclude ?? [],
+    backend: wish.backend ?? 'auto',
+    relayPort: wish.relayPort ?? defaultRelayPort,
+    marks: defaultMarks,
+    table: defaultTable,
+  })
+}
+
+function portsOrNone(text: string): PortRange[] {
+  return text.trim() === '' ? [] : parsePorts(text)
+}

@@ -1,0 +1,68 @@
+import * as v from 'valibot'
+
+import { Failure } from '../contract/failure.ts'
+import { mergePorts } from './mergePorts.ts'
+import { mergeCidrs, parseCidr } from './parseCidr.ts'
+import { parseCgroup, parseInterface } from './parseNames.ts'
+import { planShape, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+
+/**
+ * Anything as a plan that is whole, meaningful and canonical: equal wishes have equal JSON, and parsing a plan again changes nothing. The helper runs this
+ * on what it is told, as if nobody had checked before.
+ * @throws Failure `bad-plan` for a wrong shape, else the code of what is wrong.
+ */
+export function parsePlan(input: unknown): InterceptionPlan {
+  const shaped = v.safeParse(planShape, input)
+  if (!shaped.success) {
+    const issue = shaped.issues[0]
+    throw new Failure('bad-plan', `The plan is malformed at ${v.getDotPath(issue) ?? 'its root'}`, issue.message)
+  }
+  const plan = shaped.output
+  if (plan.udp.length > 0) throw new Failure('udp-unsupported', 'UDP ports cannot be intercepted yet')
+  if (plan.tcp.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
+  return {
+    version: 1,
+    tcp: canonicalPorts(plan.tcp),
+    udp: [],
+    scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
+    interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),
+    users: [...new Set(plan.users)].sort((a, b) => a - b),
+    cgroups: canonicalCgroups(plan.cgroups.map(parseCgroup)),
+    exclude: mergeCidrs(plan.exclude.map(parseCidr)).map((cidr) => cidr.text),
+    backend: plan.backend,
+    relayPort: plan.relayPort,
+    marks: canonicalMarks(plan.marks),
+    table: plan.table,
+  }
+}
+
+function canonicalPorts(ranges: readonly PortRange[]): PortRange[] {
+  for (const { from, to } of ranges) if (from > to) throw new Failure('bad-ports', `"${from}-${to}" runs backwards: write ${to}-${from}`)
+  return mergePorts(ranges)
+}
+
+/** Sorted; what a wildcard covers is left out, since nft refuses a set with both. */
+function canonicalInterfaces(names: readonly string[]): string[] {
+  const wild = names.filter((name) => name.endsWith('*')).map((name) => name.slice(0, -1))
+  const covered = (name: string): boolean => wild.some((beginning) => name !== `${beginning}*` && name.startsWith(beginning))
+  return sorted(names.filter((name) => !covered(name)))
+}
+
+/** Sorted; a cgroup matches everything beneath it, so what lies in another one is left out. */
+function canonicalCgroups(paths: readonly string[]): string[] {
+  return sorted(paths.filter((path) => !paths.some((other) => path.startsWith(`${other}/`))))
+}
+
+function sorted(words: readonly string[]): string[] {
+  return [...new Set(words)].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))
+}
+
+/** One bit each, all different: rules set and test them masked, so that the bits of others (Tailscale, Calico, Kubernetes) stay theirs. */
+function canonicalMarks(marks: InterceptionPlan['marks']): InterceptionPlan['marks'] {
+  const { forwarded, local, uplink } = marks
+  for (const mark of [forwarded, local, uplink]) {
+    if ((mark & (mark - 1)) !== 0) throw new Failure('bad-plan', `The mark 0x${mark.toString(16)} is not a single bit`)
+  }
+  if (new Set([forwarded, local, uplink]).size !== 3) throw new Failure('bad-plan', 'The three marks must differ')
+  return { forwarded, local, uplink }
+}

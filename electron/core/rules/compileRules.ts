@@ -1,0 +1,141 @@
+import { Failure } from '../contract/failure.ts'
+import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
+import { routeProtocol, type InterceptionPlan } from '../plan/plan.ts'
+import type { MachineFacts } from './machineFacts.ts'
+import { neverTaken, rulePreference } from './names.ts'
+import type { Chain, Match, RuleSet, Step } from './ruleSet.ts'
+
+/**
+ * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
+ * @throws Failure `unknown-interface` or `unknown-cgroup`, naming what there is.
+ */
+export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleSet {
+  checkNames(plan, facts)
+  const { marks } = plan
+  const chains: Chain[] = [...prerouting(plan)]
+  if (plan.scope.includes('local')) chains.push(...output(plan))
+  return {
+    version: 1,
+    families: facts.ipv6 ? ['ipv4', 'ipv6'] : ['ipv4'],
+    scope: plan.scope,
+    marks,
+    sets: {
+      tcp: plan.tcp,
+      interfaces: plan.scope.includes('forwarded') ? plan.interfaces : [],
+      users: plan.scope.includes('local') ? mergeUsers(plan.users) : [],
+      cgroups: plan.scope.includes('local') ? plan.cgroups.map((path) => ({ path, level: path.split('/').length })) : [],
+      skip: { ipv4: skipped(plan, 'ipv4'), ipv6: skipped(plan, 'ipv6') },
+    },
+    chains,
+    routing: {
+      table: plan.table,
+      protocol: routeProtocol,
+      preference: rulePreference,
+      // Equal preference is asked in the order added. The middle one: with src_valid_mark (wg-quick and Tailscale set it) the reverse look-up of a diverted
+      // packet carries our mark and `iif lo`; in our table it would find only `local` and the packet would be taken for a martian.
+      rules: [
+        { mark: marks.local, lookup: plan.table },
+        { mark: marks.forwarded, incoming: 'lo', lookup: 'main' },
+        { mark: marks.forwarded, lookup: plan.table },
+      ],
+    },
+    cgroupPrefix: facts.cgroupPrefix ?? '',
+  }
+}
+
+function prerouting({ scope, marks }: InterceptionPlan): Chain[] {
+  const divert: Step['then'] = { does: 'jump', to: 'divert' }
+  const pre: Step[] = [
+    // Packets of flows that are already the relay's. Not SYNs: a port tuple used again while its old socket is in TIME_WAIT must reach the take chains at once.
+    { when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: divert },
+    // Path-MTU discovery and unreachables of flows that carry a client's address.
+    { when: [{ is: 'icmp' }, { is: 'of-transparent-socket' }], then: divert },
+  ]
+  if (scope.includes('local')) {
+    pre.push({ when: [{ is: 'from-loopback' }, { is: 'original-direction' }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
+  }
+  const chains: Chain[] = [{ name: 'divert', steps: [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })] }]
+  if (scope.includes('forwarded')) {
+    pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
+    pre.push({ when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } })
+    chains.push(
+      { name: 'take', steps: [always({ does: 'hand-to-relay', mark: marks.forwarded })] },
+      { name: 'fwd_port', takes: true, steps: [{ when: chosenOpening, then: { does: 'jump', to: 'take' } }] },
+      { name: 'fwd_sel', steps: [{ when: [{ is: 'to-skipped-network' }], then: { does: 'return' } }, always({ does: 'jump', to: 'fwd_port' })] },
+    )
+  }
+  if (scope.includes('local')) {
+    chains.push({
+      name: 'take_lo',
+      // A local packet that got here is on lo with a foreign destination. Without a listener it must be refused, or it would reach whatever program listens on the wildcard address.
+      steps: [always({ does: 'hand-to-relay' }), { when: [{ is: 'tcp' }], then: { does: 'refuse' } }, always({ does: 'drop' })],
+    })
+  }
+  return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
+}
+
+function output({ marks, users, cgroups }: InterceptionPlan): Chain[] {
+  // Users and cgroups narrow one another: each is a gate of its own on the way to the ports.
+  const byCgroup: Chain[] = cgroups.length === 0 ? [] : [{ name: 'out_group', steps: [{ when: [{ is: 'in-chosen-cgroup' }], then: { does: 'jump', to: 'out_port' } }] }]
+  const afterUser = cgroups.length === 0 ? 'out_port' : 'out_group'
+  const byUser: Chain[] = users.length === 0 ? [] : [{ name: 'out_user', steps: [{ when: [{ is: 'by-chosen-user' }], then: { does: 'jump', to: afterUser } }] }]
+  const afterSelect = users.length === 0 ? afterUser : 'out_user'
+  return [
+    // The flow's mark comes first so that even a packet's own re-routing failing leaves the flow known.
+    { name: 'out_take', steps: [always({ does: 'mark-flow', mark: marks.local }), always({ does: 'mark', mark: marks.local })] },
+    { name: 'out_port', takes: true, steps: [{ when: chosenOpening, then: { does: 'jump', to: 'out_take' } }] },
+    ...byCgroup,
+    ...byUser,
+    { name: 'out_sel', steps: [{ when: [{ is: 'to-skipped-network' }], then: { does: 'return' } }, always({ does: 'jump', to: afterSelect })] },
+    {
+      name: 'out',
+      hook: 'output',
+      steps: [
+        // The relay's own connections to servers.
+        { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'return' } },
+        // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.
+        { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },
+        { when: [{ is: 'flow-marked', mark: marks.local }], then: { does: 'return' } },
+        always({ does: 'jump', to: 'out_sel' }),
+      ],
+    },
+  ]
+}
+
+/** Only the first packet of a connection is ever taken: a rule for any packet would reset connections that were there before. */
+const chosenOpening: readonly Match[] = [{ is: 'tcp-opening' }, { is: 'leased' }, { is: 'to-chosen-port' }]
+
+function always(then: Step['then']): Step {
+  return { when: [], then }
+}
+
+function skipped(plan: InterceptionPlan, family: 'ipv4' | 'ipv6'): string[] {
+  const networks = [...neverTaken[family], ...plan.exclude].map(parseCidr).filter((cidr) => cidr.family === family)
+  return mergeCidrs(networks).map((cidr) => cidr.text)
+}
+
+function mergeUsers(users: readonly number[]): { from: number; to: number }[] {
+  const merged: { from: number; to: number }[] = []
+  for (const user of users) {
+    const last = merged.at(-1)
+    if (last !== undefined && user === last.to + 1) last.to = user
+    else merged.push({ from: user, to: user })
+  }
+  return merged
+}
+
+function checkNames(plan: InterceptionPlan, facts: MachineFacts): void {
+  if (plan.scope.includes('forwarded')) {
+    for (const name of plan.interfaces) {
+      // A beginning may match what is yet to come (a container's veth), so it need not exist.
+      if (name.endsWith('*') || facts.interfaces.includes(name)) continue
+      const others = facts.interfaces.filter((other) => other !== 'lo').slice(0, 20)
+      throw new Failure('unknown-interface', `There is no interface ${name} here; there ${others.length === 0 ? 'is none but lo' : `is ${others.join(', ')}`}`)
+    }
+  }
+  if (plan.scope.includes('local') && facts.cgroups !== undefined) {
+    for (const path of plan.cgroups) {
+      if (!facts.cgroups.includes(path)) throw new Failure('unknown-cgroup', `There is no cgroup ${path} here`)
+    }
+  }
+}

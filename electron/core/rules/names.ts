@@ -1,0 +1,35 @@
+/**
+ * Every name under which the kernel knows what is Sluice's, in one file: whoever takes rules back after a crash finds them by these alone.
+ * Marks, table number and protocol have their defaults in plan.ts, since a person may have to move them out of a neighbour's way.
+ */
+
+export { defaultMarks, defaultTable, routeProtocol } from '../plan/plan.ts'
+
+/** nftables: one table of our own, family inet so that one rule serves IPv4 and IPv6. Removing it removes everything. */
+export const nftTable = 'sluice'
+export const nftFamily = 'inet'
+
+/** iptables has shared tables, so ours are the chains that begin with this (names there are at most 28 characters). */
+export const chainPrefix = 'SLUICE_'
+/** Only here may TPROXY be used, and only here does a changed mark re-route a local packet. */
+export const iptablesTable = 'mangle'
+
+/**
+ * Preference of our ip rules: 0, behind the kernel's own `local` rule. Rules added without a preference land before the first non-zero one, so a VPN that
+ * starts later would get ahead of any other number of ours.
+ */
+export const rulePreference = 0
+
+/** nft prerouting: after DNAT (-100), so a published port shows its container, and after firewalld's reverse-path check (filter + 10), which kills marked packets. */
+export const preroutingPriority = 'filter + 50'
+/** `type route` chains do their work (re-routing by the new mark) at mangle. */
+export const outputPriority = 'mangle'
+
+/** The relay listens on loopback and nowhere else: a transparent wildcard listener would take every connection through this machine to its port number. */
+export const relayAddress = { ipv4: '127.0.0.1', ipv6: '::1' } as const
+
+/**
+ * Servers that are never reached through a relay: "this network" and link-local addresses mean nothing without their interface; multicast, reserved and
+ * broadcast are no TCP.
+ */
+export const neverTaken = { ipv4: ['0.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'], ipv6: ['fe80::/10', 'ff00::/8'] } as const

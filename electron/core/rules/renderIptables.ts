@@ -1,0 +1,127 @@
+import type { PortRange } from '../plan/plan.ts'
+import { chainPrefix, iptablesTable, relayAddress } from './names.ts'
+import type { Act, Chain, ChainName, Family, Match, RuleSet } from './ruleSet.ts'
+
+export interface IptablesOptions {
+  readonly relayPort: number
+  readonly family: Family
+}
+
+/**
+ * Texts for `iptables-restore --noflush` (`ip6tables-restore` for IPv6), each one transaction. There is no lease here: TPROXY drops what it takes when nobody
+ * listens, so a guard process must restore `disarm` (the same as `drain`) as soon as the relay does not answer, and `load` takes at once.
+ * `remove` takes back exactly one `load` and fails as a whole if something of it is gone; `sweepIptables` takes back whatever there is.
+ */
+export interface IptablesTexts {
+  readonly load: string
+  readonly drain: string
+  readonly disarm: string
+  readonly remove: string
+}
+
+/** What -m multiport takes in one rule; a range counts as two. */
+const multiportLimit = 15
+
+const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
+
+export function renderIptables(ruleSet: RuleSet, { relayPort, family }: IptablesOptions): IptablesTexts {
+  const { chains } = ruleSet
+  const declared = chains.map((chain) => `:${nameOf(chain.name)} - [0:0]`)
+  const jumps = chains.flatMap((chain) => (chain.hook === undefined ? [] : [`${hookChain[chain.hook]} -j ${nameOf(chain.name)}`]))
+  // Declaring a chain that exists empties it, atomically.
+  const drain = restore(chains.filter((chain) => chain.takes).map((chain) => `:${nameOf(chain.name)} - [0:0]`))
+  return {
+    load: restore([...declared, ...chains.flatMap((chain) => chainRules(ruleSet, chain, family, relayPort)), ...jumps.map((jump) => `-A ${jump}`)]),
+    drain,
+    disarm: drain,
+    remove: restore([...declared, ...jumps.map((jump) => `-D ${jump}`), ...chains.map((chain) => `-X ${nameOf(chain.name)}`)]),
+  }
+}
+
+/**
+ * From what `iptables-save -t mangle` printed, the text that takes back everything of ours there: each jump as often as it occurs, by its exact text, then
+ * the chains. Empty when there is nothing of ours. Idempotent, and independent of the plan that made it.
+ */
+export function sweepIptables(saved: string): string {
+  const lines = saved.split('\n').map((line) => line.trim())
+  const start = lines.indexOf(`*${iptablesTable}`)
+  const table = start < 0 ? [] : lines.slice(start + 1, lines.indexOf('COMMIT', start) < 0 ? undefined : lines.indexOf('COMMIT', start))
+  const chains = table.flatMap((line) => /^:([A-Z0-9_]+) /.exec(line)?.[1] ?? []).filter((name) => name.startsWith(chainPrefix))
+  const jumps = table.filter((line) => {
+    const target = /^-A (\S+) .*-[jg] (\S+)/.exec(line)
+    return target?.[1] !== undefined && !target[1].startsWith(chainPrefix) && target[2]?.startsWith(chainPrefix) === true
+  })
+  if (chains.length === 0) return ''
+  return restore([...chains.map((name) => `:${name} - [0:0]`), ...jumps.map((jump) => jump.replace(/^-A/, '-D')), ...chains.map((name) => `-X ${name}`)])
+}
+
+function chainRules(ruleSet: RuleSet, chain: Chain, family: Family, relayPort: number): string[] {
+  return chain.steps.flatMap(({ when, then }) => {
+    const conditions = when.map((match) => conditionsOf(ruleSet, match, family)).reduce((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]] as string[][])
+    return conditions.map((words) => ['-A', nameOf(chain.name), ...words, verdict(then, family, relayPort)].filter((word) => word !== '').join(' '))
+  })
+}
+
+function conditionsOf(ruleSet: RuleSet, match: Match, family: Family): string[] {
+  const { sets } = ruleSet
+  switch (match.is) {
+    case 'tcp-opening': return ['-p tcp -m tcp --syn']
+    case 'tcp-going-on': return ['-p tcp -m tcp ! --syn']
+    case 'tcp': return ['-p tcp']
+    case 'icmp': return [family === 'ipv4' ? '-p icmp' : '-p icmpv6']
+    case 'of-transparent-socket': return ['-m socket --transparent']
+    case 'from-loopback': return ['-i lo']
+    case 'from-chosen-interface': return sets.interfaces.length === 0 ? ['! -i lo'] : sets.interfaces.map((name) => `-i ${name.replace(/\*$/, '+')}`)
+    case 'original-direction': return ['-m conntrack --ctdir ORIGINAL']
+    case 'marked': return [`-m mark --mark ${masked(match.mark)}`]
+    case 'flow-marked': return [`-m connmark --mark ${masked(match.mark)}`]
+    case 'to-elsewhere': return ['-m addrtype --dst-type UNICAST']
+    case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
+    case 'to-chosen-port': return portLists(sets.tcp).map((ports) => `-m multiport --dports ${ports}`)
+    case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
+    case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
+    case 'leased': return ['']
+  }
+}
+
+function verdict(act: Act, family: Family, relayPort: number): string {
+  switch (act.does) {
+    case 'jump': return `-j ${nameOf(act.to)}`
+    case 'return': return '-j RETURN'
+    case 'accept': return '-j ACCEPT'
+    case 'mark': return `-j MARK --set-xmark ${masked(act.mark)}`
+    case 'mark-flow': return `-j CONNMARK --set-xmark ${masked(act.mark)}`
+    case 'hand-to-relay': return `-p tcp -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`
+    // REJECT belongs to the filter table alone; and TPROXY without a listener has dropped already.
+    case 'refuse': case 'drop': return '-j DROP'
+  }
+}
+
+/** Ports packed into as few multiport lists as the limit allows. */
+function portLists(ranges: readonly PortRange[]): string[] {
+  const lists: string[][] = []
+  let room = 0
+  for (const { from, to } of ranges) {
+    const cost = from === to ? 1 : 2
+    if (cost > room) {
+      lists.push([])
+      room = multiportLimit
+    }
+    lists.at(-1)?.push(from === to ? String(from) : `${from}:${to}`)
+    room -= cost
+  }
+  return lists.map((list) => list.join(','))
+}
+
+function nameOf(chain: ChainName): string {
+  return chainPrefix + chain.toUpperCase()
+}
+
+function masked(mark: number): string {
+  const hex = `0x${mark.toString(16)}`
+  return `${hex}/${hex}`
+}
+
+function restore(lines: readonly string[]): string {
+  return `*${iptablesTable}\n${lines.map((line) => `${line}\n`).join('')}COMMIT\n`
+}

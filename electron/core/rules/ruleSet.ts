@@ -1,0 +1,91 @@
+import type { PortRange, Scope } from '../plan/plan.ts'
+
+export type Family = 'ipv4' | 'ipv6'
+
+/** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
+export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_user' | 'out_group' | 'out_port' | 'out_take'
+
+/** What a step asks of a packet; all of a step's matches must hold. */
+export type Match =
+  /** Opens a connection: of SYN, ACK, FIN and RST only SYN is set. */
+  | { readonly is: 'tcp-opening' }
+  | { readonly is: 'tcp-going-on' }
+  | { readonly is: 'tcp' }
+  | { readonly is: 'icmp' }
+  /** A transparent socket of this machine (the relay's) is who the packet is for. */
+  | { readonly is: 'of-transparent-socket' }
+  | { readonly is: 'from-loopback' }
+  | { readonly is: 'from-chosen-interface' }
+  | { readonly is: 'original-direction' }
+  | { readonly is: 'marked'; readonly mark: number }
+  | { readonly is: 'flow-marked'; readonly mark: number }
+  /** Neither one of this machine's addresses nor broadcast nor multicast. */
+  | { readonly is: 'to-elsewhere' }
+  | { readonly is: 'to-skipped-network' }
+  | { readonly is: 'to-chosen-port' }
+  | { readonly is: 'by-chosen-user' }
+  | { readonly is: 'in-chosen-cgroup' }
+  /** The lease is alive: its holder has lately seen the relay answer. On iptables, which has no element that times out, a guard process does this instead. */
+  | { readonly is: 'leased' }
+
+export type Act =
+  | { readonly does: 'jump'; readonly to: ChainName }
+  | { readonly does: 'return' }
+  | { readonly does: 'accept' }
+  | { readonly does: 'mark'; readonly mark: number }
+  | { readonly does: 'mark-flow'; readonly mark: number }
+  /** To the relay's listener on loopback. Ends the walk if there is a listener; without one nft goes on to the next step and iptables drops. */
+  | { readonly does: 'hand-to-relay'; readonly mark?: number }
+  | { readonly does: 'refuse' }
+  | { readonly does: 'drop' }
+
+export interface Step {
+  readonly when: readonly Match[]
+  readonly then: Act
+}
+
+export interface Chain {
+  readonly name: ChainName
+  /** Where the kernel enters it; a chain without is reached by jumps. */
+  readonly hook?: 'prerouting' | 'output'
+  /** Its steps take new flows: draining empties exactly these. */
+  readonly takes?: true
+  readonly steps: readonly Step[]
+}
+
+/** An `ip rule`. Kept in the order to add; the last one added is asked last. */
+export interface RoutingRule {
+  readonly mark: number
+  readonly incoming?: 'lo'
+  readonly lookup: number | 'main'
+}
+
+/**
+ * What the kernel must do, as data without a syntax: two renderers make nft's and iptables' text of it. The backend is not in it, nor are the relay's port
+ * and address: they are known only when the relay listens.
+ */
+export interface RuleSet {
+  readonly version: 1
+  readonly families: readonly Family[]
+  readonly scope: readonly Scope[]
+  readonly marks: { readonly forwarded: number; readonly local: number; readonly uplink: number }
+  readonly sets: {
+    readonly tcp: readonly PortRange[]
+    /** Names, or beginnings ending in `*`. Empty: every interface but lo. */
+    readonly interfaces: readonly string[]
+    /** Inclusive ranges of user ids. */
+    readonly users: readonly { readonly from: number; readonly to: number }[]
+    /** Paths below the cgroup v2 root; `level` is the number of their segments. */
+    readonly cgroups: readonly { readonly path: string; readonly level: number }[]
+    readonly skip: { readonly ipv4: readonly string[]; readonly ipv6: readonly string[] }
+  }
+  readonly chains: readonly Chain[]
+  readonly routing: {
+    readonly table: number
+    readonly protocol: number
+    readonly preference: number
+    readonly rules: readonly RoutingRule[]
+  }
+  /** Where the cgroup v2 hierarchy is mounted below /sys/fs/cgroup (`unified` on a hybrid layout, else empty): nft resolves paths from there. */
+  readonly cgroupPrefix: string
+}

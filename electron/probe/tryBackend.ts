@@ -1,0 +1,85 @@
+import { execa } from 'execa'
+
+import { defaultMarks, type Backend } from '#core/plan/plan.ts'
+import type { ToolFacts } from '#core/rules/machineFacts.ts'
+import { findTool, iptablesTools, toolEnvironment, type ToolName } from './tools.ts'
+
+const timeLimit = 10_000
+
+/** Each kind of expression the rules use, in a table nobody enters: loading it asks nft and the kernel alike. (A check with `nft -c` asks the parser alone on some versions.) */
+const nftTrial = (owner: boolean): string => [
+  `add table inet trial${owner ? ' { flags owner; }' : ''}`,
+  'add set inet trial lease { type inet_proto; flags timeout; }',
+  'add set inet trial ports { type inet_service; flags interval; elements = { 80, 8000-8100 }; }',
+  'add element inet trial lease { tcp timeout 4s }',
+  'add chain inet trial bare',
+  'add chain inet trial pre { type filter hook prerouting priority filter + 50; policy accept; }',
+  'add chain inet trial out { type route hook output priority mangle; policy accept; }',
+  'add rule inet trial pre tcp flags & (fin | syn | rst | ack) != syn socket transparent 1 accept',
+  'add rule inet trial pre fib daddr type unicast ct direction original jump bare',
+  'add rule inet trial bare tcp dport @ports meta l4proto @lease',
+  `add rule inet trial bare meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:1 meta mark set meta mark | ${defaultMarks.forwarded} accept`,
+  'add rule inet trial bare meta l4proto tcp reject with tcp reset',
+  `add rule inet trial out ct mark set ct mark | ${defaultMarks.local}`,
+].join('\n')
+
+const iptablesTrial = `*mangle
+:TRIAL - [0:0]
+-A TRIAL -p tcp -m tcp ! --syn -m socket --transparent -j ACCEPT
+-A TRIAL -m conntrack --ctdir ORIGINAL -m connmark --mark 0x1/0x1 -m mark --mark 0x1/0x1 -j RETURN
+-A TRIAL -m addrtype --dst-type UNICAST -j CONNMARK --set-xmark 0x1/0x1
+-A TRIAL -p tcp -m tcp --syn -m multiport --dports 80,8000:8100 -j TPROXY --on-ip 127.0.0.1 --on-port 1 --tproxy-mark 0x1/0x1
+COMMIT
+`
+
+/**
+ * Tries a backend by really loading rules in a network namespace made for it and gone with it. Without privilege a user namespace makes that possible; where the
+ * machine allows none, being installed is all that can be known, and the helper, which is root, tries again anyway.
+ */
+export async function tryBackend(backend: Backend, privileged: boolean): Promise<ToolFacts> {
+  const tool: ToolName = backend === 'nft' ? 'nft' : iptablesTools(backend, 'ipv4').restore
+  const path = findTool(tool)
+  if (path === undefined) return { backend, usable: false, reason: backend === 'nft' ? 'nftables is not installed' : `${backend} is not installed (there is no ${tool})` }
+  const version = await readVersion(path)
+  const found = { backend, path, ...(version === undefined ? {} : { version }) }
+
+  const unshare = findTool('unshare')
+  const scratch = unshare === undefined ? undefined : await openable(unshare, privileged)
+  if (scratch === undefined) return { ...found, usable: true, reason: 'installed; it could not be tried without administrator rights', ...(backend === 'nft' ? { owner: false } : {}) }
+
+  const [command = '', ...args] = scratch
+  const load = (text: string): Promise<string | undefined> => run(command, [...args, path, ...(backend === 'nft' ? ['-f', '-'] : ['--noflush'])], text)
+  if (backend === 'nft') {
+    if ((await load(nftTrial(true))) === undefined) return { ...found, usable: true, owner: true }
+    const refusal = await load(nftTrial(false))
+    return refusal === undefined ? { ...found, usable: true, owner: false } : { ...found, usable: false, owner: false, reason: `the kernel or nft refuses transparent rules: ${refusal}` }
+  }
+  const refusal = await load(iptablesTrial)
+  if (refusal === undefined) return { ...found, usable: true }
+  // Old iptables needs a module that only root may load, so without root its refusal proves nothing.
+  if (!privileged && backend === 'iptables-legacy') return { ...found, usable: true, reason: 'installed; it could not be tried without administrator rights' }
+  return { ...found, usable: false, reason: `the kernel or iptables refuses transparent rules: ${refusal}` }
+}
+
+/** The words that run a command in a scratch namespace, if this machine lets us have one. */
+async function openable(unshare: string, privileged: boolean): Promise<string[] | undefined> {
+  const words = privileged ? [unshare, '--net', '--'] : [unshare, '--map-root-user', '--net', '--']
+  const [command = '', ...args] = words
+  const probe = findTool('ip')
+  if (probe === undefined) return undefined
+  return (await run(command, [...args, probe, 'link'], '')) === undefined ? words : undefined
+}
+
+/** Undefined when it went well, else one line of what the tool said. */
+async function run(command: string, args: readonly string[], input: string): Promise<string | undefined> {
+  const result = await execa(command, args, { input, env: toolEnvironment, extendEnv: false, timeout: timeLimit, reject: false, stripFinalNewline: true, maxBuffer: 65_536 })
+  if (!result.failed) return undefined
+  if (result.timedOut) return 'it did not answer in time'
+  const line = String(result.stderr ?? '').split('\n').map((text) => text.trim()).find((text) => text !== '')
+  return (line ?? result.shortMessage).slice(0, 300)
+}
+
+async function readVersion(path: string): Promise<string | undefined> {
+  const result = await execa(path, ['--version'], { env: toolEnvironment, extendEnv: false, timeout: timeLimit, reject: false, maxBuffer: 65_536 })
+  return /\bv?([0-9]+(?:\.[0-9]+)+)/.exec(result.stdout ?? '')?.[1]
+}
