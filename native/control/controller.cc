@@ -1,0 +1,156 @@
+#include "control/controller.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace sluice {
+namespace {
+
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kTellEvery = 200 * kMillisecond;
+constexpr std::int64_t kEpisode = 5000 * kMillisecond;   // so long without another, and the next one is told again
+constexpr std::size_t kMaxPings = 64;                    // unanswered; a helper that asks on without an answer gets none for the rest
+constexpr std::int64_t kStopPatience = 2000 * kMillisecond;
+
+}  // namespace
+
+Controller::Controller(Channel& channel, Shared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals)
+    : channel_(channel), shared_(shared), recorder_(recorder), workers_(workers), signals_(signals), now_(Recorder::now()),
+      shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), recording_(recorder.state()) {}
+
+int Controller::timeout() const {
+  if (shared_.changed.load(std::memory_order_relaxed)) {
+    return static_cast<int>(std::clamp<std::int64_t>((toldAt_ + kTellEvery - now_ + kMillisecond - 1) / kMillisecond, 0, 1000));
+  }
+  // The recorder does not call; it is asked while there may be something to record.
+  const bool busy = told_.active != 0 || recording_ == Recording::kSlow;
+  return busy ? 250 : recording_ == Recording::kOn ? 1000 : -1;
+}
+
+void Controller::run() {
+  while (!ended_) {
+    std::array<pollfd, 4> waiting{{{channel_.descriptor(), static_cast<short>(POLLIN | (channel_.congested() ? POLLOUT : 0)), 0},
+                                   {shared_.wake.get(), POLLIN, 0},
+                                   {signals_, POLLIN, 0},
+                                   {shared_.own.descriptor(), POLLIN, 0}}};
+    ::poll(waiting.data(), waiting.size(), timeout());
+    now_ = Recorder::now();
+    if (waiting[1].revents != 0) {
+      std::uint64_t count = 0;
+      [[maybe_unused]] const auto got = ::read(shared_.wake.get(), &count, sizeof count);
+    }
+    if (waiting[3].revents != 0) shared_.own.refresh();
+    if (waiting[2].revents != 0) {
+      signalfd_siginfo signal{};
+      if (::read(signals_, &signal, sizeof signal) == sizeof signal && signal.ssi_signo == SIGTERM) ended_ = true;
+    }
+    if ((waiting[0].revents & POLLOUT) != 0) channel_.flush();
+    if ((waiting[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) channel_.receive();
+    while (!ended_) {
+      const auto line = channel_.line();
+      if (!line) break;
+      onLine(*line);
+    }
+    if (channel_.ended()) ended_ = true;
+    answerPings();
+    tellWarnings();
+    tellRecording();
+    tellFlows();
+  }
+  stopWorkers();
+}
+
+void Controller::onLine(const std::string& line) {
+  const ControlMessage message = parseControlLine(line);
+  if (const auto* ping = std::get_if<PingMessage>(&message)) {
+    if (pings_.size() >= kMaxPings) return;
+    pings_.push_back({++lastPing_, ping->id});
+    for (const auto& worker : workers_) worker->ping(lastPing_);
+  } else if (std::holds_alternative<ResetMessage>(message)) {
+    for (const auto& worker : workers_) worker->reset();
+  } else if (std::holds_alternative<QuitMessage>(message) || std::holds_alternative<MalformedMessage>(message) ||
+             std::holds_alternative<StartMessage>(message)) {
+    ended_ = true;  // a helper that talks nonsense is treated as one that is gone
+  }
+}
+
+// The answer is the proof that every thread still turns, so it waits for the slowest and for no disk.
+void Controller::answerPings() {
+  std::uint64_t answered = lastPing_;
+  for (const auto& worker : workers_) answered = std::min(answered, worker->answered());
+  while (!pings_.empty() && pings_.front().number <= answered) {
+    channel_.send(formatPong(pings_.front().id, counters(), recorder_.state()), false);
+    pings_.pop_front();
+  }
+}
+
+Counters Controller::counters() const {
+  Counters sum;
+  for (const auto& worker : workers_) {
+    sum.active += worker->counters().active.load(std::memory_order_relaxed);
+    sum.total += worker->counters().total.load(std::memory_order_relaxed);
+    sum.bytes += worker->counters().bytes.load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
+void Controller::tellFlows() {
+  if (now_ < toldAt_ + kTellEvery || !shared_.changed.load(std::memory_order_relaxed)) return;
+  shared_.changed.store(false);  // before the reading: a later change is told next time
+  const Counters current = counters();
+  toldAt_ = now_;
+  if (current == told_) return;
+  told_ = current;
+  channel_.send(formatFlows(current), true);
+}
+
+void Controller::tellWarnings() {
+  const std::uint32_t warnings = shared_.warnings.exchange(0, std::memory_order_relaxed);
+  const auto episode = [&](std::int64_t& last) { return now_ - std::exchange(last, now_) > kEpisode; };
+  if ((warnings & kFlowsShed) != 0 && episode(shedAt_)) warn("flows-shed", "no room for more flows: new ones are reset");
+  if ((warnings & kLoopRefused) != 0 && episode(loopAt_)) {
+    warn("loop-refused", "the relay's own connection came back to it and was refused: something removed or overtook the rule that lets it pass");
+  }
+  if ((warnings & kWitnessLost) != 0) warn("witness-lost", "programs behind new flows are no longer named");
+}
+
+void Controller::tellRecording() {
+  const Recording state = recorder_.state();
+  if (state == recording_) return;
+  recording_ = state;
+  if (state == Recording::kSlow) warn("capture-slow", "the disk does not keep up: parts of flows are relayed but not recorded");
+  if (state == Recording::kStopped) {
+    warn("capture-stopped", std::string("the recording ended, flows go on: ") + std::strerror(recorder_.lastError()));
+  }
+}
+
+void Controller::warn(std::string_view code, std::string_view message) { channel_.send(formatWarning(code, message), false); }
+
+void Controller::stopWorkers() {
+  for (const auto& worker : workers_) worker->stop();
+  const std::int64_t until = Recorder::now() + kStopPatience;
+  for (;;) {
+    const bool all = std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->stopped(); });
+    const std::int64_t left = until - Recorder::now();
+    if (all || left <= 0) break;
+    pollfd waiting{shared_.wake.get(), POLLIN, 0};
+    ::poll(&waiting, 1, static_cast<int>(left / kMillisecond) + 1);
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto got = ::read(shared_.wake.get(), &count, sizeof count);
+  }
+  for (const auto& worker : workers_) {
+    if (worker->stopped()) worker->join();
+    else worker->abandon();
+  }
+  const Counters last = counters();
+  if (last != told_) channel_.send(formatFlows(last), true);
+  channel_.finish(500);
+}
+
+}  // namespace sluice

@@ -1,0 +1,52 @@
+// The relay's main thread after its start: answers the helper, tells it what changed, ends everything.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "capture/recorder.h"
+#include "control/channel.h"
+#include "control/message.h"
+#include "relay/shared.h"
+#include "relay/worker.h"
+
+namespace sluice {
+
+class Controller {
+ public:
+  Controller(Channel& channel, Shared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals);
+  void run();  // until quit, end of input or SIGTERM; the workers have ended then, as far as they could
+
+ private:
+  void onLine(const std::string& line);
+  void answerPings();
+  void tellFlows();
+  void tellWarnings();
+  void tellRecording();
+  void warn(std::string_view code, std::string_view message);
+  [[nodiscard]] Counters counters() const;
+  [[nodiscard]] int timeout() const;
+  void stopWorkers();
+
+  struct Waiting {
+    std::uint64_t number;
+    std::int64_t id;
+  };
+
+  Channel& channel_;
+  Shared& shared_;
+  Recorder& recorder_;
+  std::vector<std::unique_ptr<Worker>>& workers_;
+  const int signals_;
+  std::deque<Waiting> pings_;
+  std::uint64_t lastPing_ = 0;
+  Counters told_;
+  std::int64_t now_ = 0, toldAt_ = 0;
+  std::int64_t shedAt_, loopAt_;   // when last seen: a warning is of an episode
+  Recording recording_;
+  bool ended_ = false;
+};
+
+}  // namespace sluice

@@ -1,0 +1,177 @@
+// New flows: taken, refused, or shed when there is no room for them.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "net/socket.h"
+#include "relay/worker.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kAcceptsATurn = 64;
+constexpr std::int64_t kWitnessPatience = 50'000'000;  // ns a flow's answer is held back for its program to be found alive
+constexpr std::int64_t kPause = 100'000'000;           // ns without accepting when not even shedding is possible
+
+bool exhausted(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
+
+CloseReason reasonOf(int error) {
+  switch (error) {
+    case ECONNREFUSED: return CloseReason::kRefused;
+    case ENETUNREACH: case EHOSTUNREACH: case ENETDOWN: case EHOSTDOWN: case EADDRNOTAVAIL: return CloseReason::kUnreachable;
+    case ETIMEDOUT: return CloseReason::kTimedOut;
+    case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM: return CloseReason::kShed;
+    default: return CloseReason::kFailed;
+  }
+}
+
+}  // namespace
+
+bool Worker::acceptAll(int family) {
+  if (paused_ || !listeners_[static_cast<std::size_t>(family)]) return true;
+  const int listener = listeners_[static_cast<std::size_t>(family)].get();
+  for (int i = 0; i < kAcceptsATurn; ++i) {
+    Endpoint client;
+    socklen_t length = sizeof client.storage;
+    const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&client.storage), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+      begin(fd, client);
+      continue;
+    }
+    if (errno == EAGAIN) return true;
+    if (exhausted(errno)) {
+      shed(listener);
+      if (paused_) return true;
+      continue;
+    }
+    // Anything else belongs to a connection that died while it waited (accept(2)): the next one is another matter.
+  }
+  return false;
+}
+
+void Worker::begin(int fd, const Endpoint& client) {
+  Endpoint server;
+  socklen_t length = sizeof server.storage;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&server.storage), &length) != 0) {
+    ::close(fd);
+    return;
+  }
+  // Somebody who speaks to the relay itself was not intercepted and has no destination.
+  if (server.port() == shared_.options.port && AddressList{}.contains(server)) {
+    ::close(fd);
+    return;
+  }
+  auto owned = std::make_unique<Flow>();
+  Flow& flow = *owned;
+  flow.record.id = shared_.nextId.fetch_add(1, std::memory_order_relaxed);
+  flow.record.client = client;
+  flow.record.server = server;
+  flow.side[kClient].fd = fd;
+  flow.side[kClient].writable = true;
+  flow.local = own_.contains(client);
+  flow.next = first_;
+  if (first_ != nullptr) first_->previous = &flow;
+  first_ = owned.release();
+  ++active_;
+  ++total_;
+  const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows;
+  const bool loop = shared_.upstreams.contains(UpstreamSet::key(client, server));
+
+  const int witness = shared_.witness.load(std::memory_order_relaxed);
+  if (flow.local && room && !loop && witness >= 0) {  // before anything else: the program may be gone in a millisecond
+    const std::uint64_t token = flow.record.id * siblings_.size() + index_;
+    if (sendQuestion(witness, WitnessQuestion{token, client, server})) {
+      flow.awaiting = true;
+      awaiting_.emplace(token, &flow);
+      askedBy_.emplace_back(now_ + kWitnessPatience, token);
+    }
+  }
+  track_.opened(flow.record, flow.local, now_);
+  if (loop) {
+    shared_.warn(kLoopRefused);
+    return close(flow, CloseReason::kFailed, ClosedBy::kGate);
+  }
+  if (!room) {
+    shared_.warn(kFlowsShed);
+    return close(flow, CloseReason::kShed, ClosedBy::kGate);
+  }
+
+  Upstream upstream = openUpstream({client, server, flow.local, own_.contains(server), shared_.options.uplinkMark});
+  flow.side[kServer].fd = upstream.fd;
+  bool watched = false;
+  if (upstream.fd >= 0) {
+    flow.upstream = UpstreamSet::key(upstream.local, server);
+    shared_.upstreams.insert(flow.upstream);
+    flow.inUpstreams = true;
+    flow.upstreamEnd = upstream.local;
+    watched = watch(flow, kServer);
+  } else if (exhausted(upstream.error)) {
+    shared_.warn(kFlowsShed);
+    return close(flow, CloseReason::kShed, ClosedBy::kGate);
+  }
+  if (!watch(flow, kClient) || (upstream.fd >= 0 && !watched)) {
+    shared_.warn(kFlowsShed);
+    return close(flow, CloseReason::kShed, ClosedBy::kGate);
+  }
+  if (upstream.fd < 0) return fail(flow, kServer, upstream.error);
+  if (upstream.connected) onConnected(flow);
+}
+
+bool Worker::watch(Flow& flow, Side side) {
+  // Once and for all: edge-triggered, every direction. What is known of readiness is kept in the flow.
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET;
+  event.data.u64 = reinterpret_cast<std::uint64_t>(&flow) | side;
+  return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, flow.side[side].fd, &event) == 0;
+}
+
+// No descriptor is left to accept with. The reserve is given up for a moment, so that who waits is told and does not wait for ever.
+void Worker::shed(int listener) {
+  shared_.warn(kFlowsShed);
+  if (!reserve_) return pauseListeners();
+  reserve_.reset();
+  const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) ::close(fd);  // linger is armed: a reset
+  reserve_.reset(::eventfd(0, EFD_CLOEXEC));
+  if (fd < 0 || !reserve_) pauseListeners();
+}
+
+void Worker::pauseListeners() {
+  paused_ = true;
+  resumeAt_ = now_ + kPause;
+  for (std::uint64_t family = 0; family < 2; ++family) {
+    epoll_event none{};
+    none.data.u64 = family;
+    if (listeners_[family]) ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[family].get(), &none);
+  }
+}
+
+void Worker::resumeListeners() {
+  paused_ = false;
+  if (!reserve_) reserve_.reset(::eventfd(0, EFD_CLOEXEC));
+  for (std::uint64_t family = 0; family < 2; ++family) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = family;
+    if (listeners_[family]) ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[family].get(), &event);
+  }
+}
+
+void Worker::fail(Flow& flow, Side side, int error) {
+  if (flow.state == FlowState::kConnecting && side == kServer) {
+    const CloseReason reason = reasonOf(error);
+    return close(flow, reason, reason == CloseReason::kRefused ? ClosedBy::kServer : ClosedBy::kNone);
+  }
+  const ClosedBy by = side == kClient ? ClosedBy::kClient : ClosedBy::kServer;
+  switch (error) {
+    case ETIMEDOUT: return close(flow, CloseReason::kTimedOut, by);
+    case EHOSTUNREACH: case ENETUNREACH: case ENETDOWN: return close(flow, CloseReason::kUnreachable, by);
+    default: return close(flow, side == kClient ? CloseReason::kClientReset : CloseReason::kServerReset, by);
+  }
+}
+
+}  // namespace sluice

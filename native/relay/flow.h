@@ -1,0 +1,58 @@
+// One relayed conversation: two sockets and what goes between them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "capture/recorder.h"
+#include "relay/buffer_pool.h"
+#include "relay/upstream_set.h"
+
+namespace sluice {
+
+enum Side : std::uint8_t { kClient = 0, kServer = 1 };
+
+enum class FlowState : std::uint8_t {
+  kConnecting,  // upstream handshake under way
+  kOpen,
+  kDraining,    // both directions ended; the kernel still delivers
+  kCondemned,   // ended by the server, told to the client when the witness has looked
+  kEpilogue,    // sockets closed; its close fact waits for the witness
+  kDead         // freed at the end of this turn
+};
+
+// One direction; `pending` holds what was read and not yet taken by the other side, from `begin` to `end`.
+struct Way {
+  std::unique_ptr<Buffer> pending;
+  std::uint32_t begin = 0, end = 0;
+  bool ended = false;   // end of stream read
+  bool passed = false;  // and handed on
+};
+
+struct Link {
+  int fd = -1;
+  bool readable = false, writable = false;  // as far as known; edge-triggered
+  bool exhaustive = false;                  // end of stream or urgent data is near: a short read does not mean that nothing is left
+  bool failed = false;                      // the kernel reported an error
+};
+
+struct alignas(64) Flow {
+  FlowRecord record;
+  Link side[2];   // by Side
+  Way way[2];     // by Direction; up reads from the client, down from the server
+  FlowState state = FlowState::kConnecting;
+  bool local = false;
+  bool awaiting = false;     // the witness was asked and has not answered: nothing of the server's reaches the client
+  bool ready = false;        // queued for the next turn
+  bool inUpstreams = false;
+  CloseReason reason = CloseReason::kFinished;
+  ClosedBy by = ClosedBy::kNone;
+  UpstreamSet::Key upstream;
+  Endpoint upstreamEnd;           // our own end of the upstream connection
+  int undelivered = 0;            // draining: at the last look
+  std::int64_t drainBy = 0;       // draining: when it has gone on too long without a byte delivered
+  Flow* previous = nullptr;       // of all flows of the thread
+  Flow* next = nullptr;
+};
+
+}  // namespace sluice

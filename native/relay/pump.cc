@@ -1,0 +1,134 @@
+// Moving bytes: read, record, hand on, all at once; what the other side does not take is the only thing kept.
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <span>
+
+#include "net/socket.h"
+#include "relay/worker.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::size_t kShare = 256U << 10U;  // bytes a direction may move in one turn, so that a busy flow starves nobody
+
+}  // namespace
+
+void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
+  if (flow.state == FlowState::kDead || flow.state == FlowState::kEpilogue) return;
+  Link& link = flow.side[side];
+  if ((events & EPOLLIN) != 0) link.readable = true;
+  if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLHUP)) != 0) link.readable = link.exhaustive = true;
+  if ((events & EPOLLOUT) != 0) link.writable = true;
+  if ((events & EPOLLERR) != 0) link.failed = true;
+  switch (flow.state) {
+    case FlowState::kConnecting:
+      if (link.failed || (side == kServer && (events & EPOLLHUP) != 0)) return fail(flow, side, takeError(link.fd));
+      if (side == kServer && link.writable) onConnected(flow);
+      return;
+    case FlowState::kDraining:
+      return checkDrained(flow);
+    case FlowState::kCondemned:
+      if (side == kClient && link.failed) fail(flow, kClient, takeError(link.fd));
+      return;
+    default:
+      pump(flow);
+  }
+}
+
+void Worker::onConnected(Flow& flow) {
+  flow.state = FlowState::kOpen;
+  flow.side[kServer].writable = true;
+  track_.connected(flow.record, flow.upstreamEnd, now_);
+  pump(flow);
+}
+
+void Worker::pump(Flow& flow) {
+  move(flow, Direction::kUp);
+  if (flow.state == FlowState::kOpen) move(flow, Direction::kDown);
+  if (flow.state != FlowState::kOpen) return;
+  // What came before a reset has been handed on as far as it goes; the reset itself does not wait for slow readers.
+  for (const Side side : {kClient, kServer}) {
+    if (!flow.side[side].failed) continue;
+    if (side == kServer && flow.awaiting) continue;  // release() looks again
+    const int error = takeError(flow.side[side].fd);
+    return fail(flow, side, error != 0 ? error : ECONNRESET);
+  }
+  checkEnd(flow);
+}
+
+void Worker::move(Flow& flow, Direction direction) {
+  const Side from = direction == Direction::kUp ? kClient : kServer;
+  const Side to = direction == Direction::kUp ? kServer : kClient;
+  Link& source = flow.side[from];
+  Link& target = flow.side[to];
+  Way& way = flow.way[static_cast<std::size_t>(direction)];
+  if (way.passed || (direction == Direction::kDown && flow.awaiting)) return;
+
+  for (std::size_t moved = 0;;) {
+    if (way.pending) {
+      if (!target.writable) return;
+      const ssize_t sent = ::send(target.fd, way.pending->bytes.data() + way.begin, way.end - way.begin, MSG_NOSIGNAL);
+      if (sent < 0) {
+        if (errno == EINTR) continue;
+        if (errno != EAGAIN) return fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
+        target.writable = false;
+        return;
+      }
+      way.begin += static_cast<std::uint32_t>(sent);
+      if (way.begin < way.end) {  // the kernel took what it had room for, and tells when there is more
+        target.writable = false;
+        return;
+      }
+      pool_.give(std::move(way.pending));
+      way.pending.reset();
+    }
+    if (way.ended) {
+      ::shutdown(target.fd, SHUT_WR);
+      way.passed = true;
+      return;
+    }
+    if (!source.readable) return;
+    if (moved >= kShare) {
+      if (!flow.ready) {
+        flow.ready = true;
+        ready_.push_back(&flow);
+      }
+      return;
+    }
+    const ssize_t got = ::recv(source.fd, scratch_->bytes.data(), Buffer::kSize, 0);
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) return fail(flow, from, errno);
+      source.readable = false;
+      return;
+    }
+    if (got == 0) {
+      way.ended = true;
+      if (!flow.way[0].ended || !flow.way[1].ended) flow.by = from == kClient ? ClosedBy::kClient : ClosedBy::kServer;
+      track_.finished(flow.record, direction, now_);
+      continue;
+    }
+    const auto size = static_cast<std::size_t>(got);
+    if (size < Buffer::kSize && !source.exhaustive) source.readable = false;
+    moved += size;
+    bytes_ += size;
+    track_.data(flow.record, direction, std::span<const std::byte>(scratch_->bytes.data(), size), now_);
+    std::size_t sent = 0;
+    if (target.writable) {
+      const ssize_t taken = ::send(target.fd, scratch_->bytes.data(), size, MSG_NOSIGNAL);
+      if (taken < 0 && errno != EAGAIN && errno != EINTR) return fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
+      if (taken > 0) sent = static_cast<std::size_t>(taken);
+      if (sent < size) target.writable = taken < 0 && errno == EINTR;
+    }
+    if (sent < size) {
+      way.begin = static_cast<std::uint32_t>(sent);
+      way.end = static_cast<std::uint32_t>(size);
+      way.pending = std::move(scratch_);
+      scratch_ = pool_.take();
+    }
+  }
+}
+
+}  // namespace sluice

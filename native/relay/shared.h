@@ -1,0 +1,44 @@
+// What the relaying threads and the control loop have in common.
+#pragma once
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "net/descriptor.h"
+#include "net/own_addresses.h"
+#include "relay/upstream_set.h"
+
+namespace sluice {
+
+enum Warning : std::uint32_t { kFlowsShed = 1, kLoopRefused = 2, kWitnessLost = 4 };
+
+struct RelayOptions {
+  std::uint32_t uplinkMark = 0;
+  unsigned maxFlows = 0;
+  std::uint16_t port = 0;  // the listeners'
+};
+
+struct Shared {
+  RelayOptions options;
+  OwnAddresses own;
+  UpstreamSet upstreams;
+  std::atomic<std::uint64_t> nextId{1};
+  std::atomic<std::uint32_t> active{0};    // flows of all threads
+  std::atomic<int> witness{-1};            // channel to the witness; -1: nobody to ask
+  std::atomic<std::uint32_t> warnings{0};  // Warning bits, taken by the control loop
+  std::atomic<bool> changed{false};        // a counter did, since the control loop last looked
+  Descriptor wake{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};  // of the control loop
+
+  void wakeControl() const {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(wake.get(), &one, sizeof one);  // full means awake already
+  }
+  void warn(Warning warning) {
+    if ((warnings.fetch_or(warning, std::memory_order_relaxed) & warning) == 0) wakeControl();
+  }
+};
+
+}  // namespace sluice

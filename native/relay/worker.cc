@@ -1,0 +1,214 @@
+#include "relay/worker.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+namespace sluice {
+namespace {
+
+constexpr int kEvents = 256;
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kDrainLook = 250 * kMillisecond;
+
+// Tags of what is no flow. A flow's tag is its address (64-byte aligned, never this small) plus its Side.
+constexpr std::uint64_t kMailTag = 2, kWitnessTag = 3;  // 0 and 1: the listeners
+
+bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = tag;
+  return ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+}  // namespace
+
+Worker::Worker(Shared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track,
+               std::array<Descriptor, 2> listeners)
+    : shared_(shared), index_(index), siblings_(siblings), track_(track), listeners_(std::move(listeners)),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)), mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      reserve_(::eventfd(0, EFD_CLOEXEC)), scratch_(pool_.take()) {
+  bool good = epoll_ && mail_ && add(epoll_.get(), mail_.get(), EPOLLIN, kMailTag);
+  for (std::uint64_t family = 0; family < 2; ++family) {
+    if (listeners_[family]) good = good && add(epoll_.get(), listeners_[family].get(), EPOLLIN, family);
+  }
+  if (!good) std::abort();  // at start, before anything is relayed: nothing sensible could go on
+}
+
+Worker::~Worker() = default;
+
+void Worker::start() { thread_ = std::thread([this] { run(); }); }
+
+void Worker::raise() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(mail_.get(), &one, sizeof one);
+}
+void Worker::ping(std::uint64_t number) {
+  pinged_.store(number, std::memory_order_release);
+  raise();
+}
+void Worker::reset() {
+  resetWanted_.store(true, std::memory_order_release);
+  raise();
+}
+void Worker::stop() {
+  stopWanted_.store(true, std::memory_order_release);
+  raise();
+}
+void Worker::deliver(WitnessAnswer answer) {
+  {
+    const std::scoped_lock lock(answersMutex_);
+    answers_.push_back(std::move(answer));
+  }
+  raise();
+}
+
+void Worker::run() {
+  if (index_ == 0) watchWitness();
+  now_ = Recorder::now();
+  while (!stopping_) turn(timeout());
+  stopped_.store(true, std::memory_order_release);
+  shared_.wakeControl();
+}
+
+int Worker::timeout() const {
+  if (!ready_.empty()) return 0;
+  std::int64_t until = -1;
+  const auto sooner = [&](std::int64_t when) { until = until < 0 ? when : std::min(until, when); };
+  if (!askedBy_.empty()) sooner(askedBy_.front().first);
+  // Ends are announced by events; this look is for what no event tells, so it may be rare.
+  if (!draining_.empty()) sooner(drainLook_);
+  if (paused_) sooner(resumeAt_);
+  if (until < 0) return -1;
+  return static_cast<int>(std::max<std::int64_t>(0, (until - now_ + kMillisecond - 1) / kMillisecond));
+}
+
+void Worker::turn(int timeout) {
+  epoll_event events[kEvents];
+  const int count = ::epoll_wait(epoll_.get(), events, kEvents, timeout);
+  now_ = Recorder::now();
+  const std::uint64_t pinged = pinged_.load(std::memory_order_acquire);
+  if (ownGeneration_ != shared_.own.generation()) {
+    ownGeneration_ = shared_.own.generation();
+    own_ = shared_.own.list();
+  }
+  // Those whose share of the last turn was used up go on first.
+  std::vector<Flow*> ready;
+  ready.swap(ready_);
+  for (Flow* flow : ready) {
+    flow->ready = false;
+    if (flow->state == FlowState::kOpen) pump(*flow);
+  }
+  for (int i = 0; i < count; ++i) dispatch(events[i].data.u64, events[i].events);
+  expire();
+  bool all = true;
+  if (pinged != answered_.load(std::memory_order_relaxed)) {
+    for (int family = 0; family < 2; ++family) all = acceptAll(family) && all;
+  }
+  track_.flush();
+  publish();
+  dead_.clear();
+  if (all && pinged != answered_.load(std::memory_order_relaxed)) {
+    answered_.store(pinged, std::memory_order_release);
+    shared_.wakeControl();
+  } else if (!all) {
+    raise();
+  }
+}
+
+void Worker::dispatch(std::uint64_t tag, std::uint32_t events) {
+  if (tag < 2) {
+    acceptAll(static_cast<int>(tag));
+  } else if (tag == kMailTag) {
+    onMail();
+  } else if (tag == kWitnessTag) {
+    onWitness();
+  } else {
+    auto* flow = reinterpret_cast<Flow*>(tag & ~std::uint64_t{63});
+    onEvent(*flow, static_cast<Side>(tag & 1U), events);
+  }
+}
+
+void Worker::onMail() {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto got = ::read(mail_.get(), &count, sizeof count);
+  if (resetWanted_.exchange(false, std::memory_order_acq_rel)) resetAll();
+  if (stopWanted_.load(std::memory_order_acquire)) {
+    listeners_ = {};
+    resetAll();
+    stopping_ = true;
+  }
+  std::vector<WitnessAnswer> answers;
+  {
+    const std::scoped_lock lock(answersMutex_);
+    answers.swap(answers_);
+  }
+  for (const WitnessAnswer& answer : answers) settle(answer);
+}
+
+void Worker::settle(const WitnessAnswer& answer) {
+  const auto found = awaiting_.find(answer.token);
+  if (found == awaiting_.end()) return;  // took too long; its flow went on unnamed
+  Flow& flow = *found->second;
+  if (answer.program) track_.program(flow.record, *answer.program, now_);
+  release(flow);
+}
+
+void Worker::watchWitness() {
+  const int channel = shared_.witness.load();
+  if (channel >= 0 && !add(epoll_.get(), channel, EPOLLIN, kWitnessTag)) std::abort();
+}
+
+void Worker::onWitness() {
+  const int channel = shared_.witness.load();
+  if (channel < 0) return;
+  bool ended = false;
+  for (int i = 0; i < 64; ++i) {  // the rest next turn; the channel is level-triggered
+    std::optional<WitnessAnswer> answer = receiveAnswer(channel, ended);
+    if (!answer) break;
+    const std::size_t owner = answer->token % siblings_.size();
+    if (owner == index_) {
+      settle(*answer);
+    } else {
+      siblings_[owner]->deliver(std::move(*answer));
+    }
+  }
+  if (!ended) return;
+  // The descriptor stays open: another thread may be about to ask, and must not hit a number used anew.
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, channel, nullptr);
+  shared_.witness.store(-1);
+  shared_.warn(kWitnessLost);
+}
+
+void Worker::expire() {
+  while (!askedBy_.empty() && askedBy_.front().first <= now_) {
+    const std::uint64_t token = askedBy_.front().second;
+    askedBy_.pop_front();
+    if (const auto found = awaiting_.find(token); found != awaiting_.end()) release(*found->second);
+  }
+  if (!draining_.empty() && now_ >= drainLook_) {
+    drainLook_ = now_ + kDrainLook;
+    // checkDrained() takes flows out of the list, so a copy is walked.
+    const std::vector<Flow*> draining = draining_;
+    for (Flow* flow : draining) checkDrained(*flow);
+  }
+  if (paused_ && now_ >= resumeAt_) resumeListeners();
+}
+
+void Worker::publish() {
+  const auto store = [](std::atomic<std::uint64_t>& where, std::uint64_t value) {
+    if (where.load(std::memory_order_relaxed) == value) return false;
+    where.store(value, std::memory_order_relaxed);
+    return true;
+  };
+  bool changed = store(published_.active, active_);
+  changed = store(published_.total, total_) || changed;
+  changed = store(published_.bytes, bytes_) || changed;
+  if (changed && !shared_.changed.load(std::memory_order_relaxed) && !shared_.changed.exchange(true)) shared_.wakeControl();
+}
+
+}  // namespace sluice

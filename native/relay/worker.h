@@ -1,0 +1,114 @@
+// One relaying thread: its listeners, its flows, one epoll loop. Nothing here waits for anything but epoll.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "capture/recorder.h"
+#include "net/descriptor.h"
+#include "relay/flow.h"
+#include "relay/shared.h"
+#include "witness/witness.h"
+
+namespace sluice {
+
+class Worker {
+ public:
+  // `siblings` are all workers, this one included: the first one reads the witness's answers for all.
+  Worker(Shared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, std::array<Descriptor, 2> listeners);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void start();
+
+  // Any thread. A ping is answered at the end of a turn in which everything that waited at the listeners was taken.
+  void ping(std::uint64_t number);
+  void reset();
+  void stop();                     // resets what is left, stops listening, ends the thread
+  void deliver(WitnessAnswer answer);
+  [[nodiscard]] std::uint64_t answered() const { return answered_.load(std::memory_order_acquire); }
+  [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_acquire); }
+  void join() { thread_.join(); }
+  void abandon() { thread_.detach(); }
+
+  struct Published {
+    std::atomic<std::uint64_t> active{0}, total{0}, bytes{0};
+  };
+  [[nodiscard]] const Published& counters() const { return published_; }
+
+ private:
+  // worker.cc
+  void run();
+  void turn(int timeout);
+  [[nodiscard]] int timeout() const;
+  void dispatch(std::uint64_t tag, std::uint32_t events);
+  void onMail();
+  void onWitness();
+  void settle(const WitnessAnswer& answer);
+  void watchWitness();
+  void expire();
+  void publish();
+  void raise();
+
+  // accept.cc
+  bool acceptAll(int family);      // false: the bound of a turn was reached
+  void begin(int fd, const Endpoint& client);
+  void shed(int listener);
+  void pauseListeners();
+  void resumeListeners();
+  bool watch(Flow& flow, Side side);
+
+  // pump.cc
+  void onEvent(Flow& flow, Side side, std::uint32_t events);
+  void onConnected(Flow& flow);
+  void pump(Flow& flow);
+  void move(Flow& flow, Direction direction);
+  void fail(Flow& flow, Side side, int error);
+
+  // ending.cc
+  void close(Flow& flow, CloseReason reason, ClosedBy by);      // at once; resets what is still open
+  void closeSockets(Flow& flow);
+  void forget(Flow& flow);
+  void checkEnd(Flow& flow);
+  void checkDrained(Flow& flow);
+  void release(Flow& flow);                                     // the witness has looked, or took too long
+  void resetAll();
+
+  Shared& shared_;
+  const std::size_t index_;
+  const std::vector<std::unique_ptr<Worker>>& siblings_;
+  Track& track_;
+  std::array<Descriptor, 2> listeners_;
+  Descriptor epoll_, mail_, reserve_;
+  std::thread thread_;
+
+  std::int64_t now_ = 0;           // of this turn
+  AddressList own_;
+  std::uint32_t ownGeneration_ = 0;
+  BufferPool pool_;
+  std::unique_ptr<Buffer> scratch_;
+  Flow* first_ = nullptr;
+  std::vector<std::unique_ptr<Flow>> dead_;
+  std::vector<Flow*> ready_, draining_;
+  std::unordered_map<std::uint64_t, Flow*> awaiting_;
+  std::deque<std::pair<std::int64_t, std::uint64_t>> askedBy_;  // when a question has taken too long, and its token
+  bool paused_ = false, stopping_ = false;
+  std::int64_t resumeAt_ = 0, drainLook_ = 0;
+  std::uint64_t active_ = 0, total_ = 0, bytes_ = 0;
+  Published published_;
+
+  std::atomic<std::uint64_t> pinged_{0}, answered_{0};
+  std::atomic<bool> resetWanted_{false}, stopWanted_{false}, stopped_{false};
+  std::mutex answersMutex_;
+  std::vector<WitnessAnswer> answers_;
+};
+
+}  // namespace sluice
