@@ -97,7 +97,7 @@ int run() {
     case Listeners::Failure::kOther: giveUp(channel, "internal", "The relay cannot listen", std::strerror(listeners.error));
   }
 
-  Shared shared;
+  RelayShared shared;
   shared.options = RelayOptions{start.uplinkMark, start.maxFlows, listeners.port};
   shared.witness = witness;
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));

@@ -20,7 +20,7 @@ constexpr std::int64_t kStopPatience = 2000 * kMillisecond;
 
 }  // namespace
 
-Controller::Controller(Channel& channel, Shared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals)
+Controller::Controller(Channel& channel, RelayShared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals)
     : channel_(channel), shared_(shared), recorder_(recorder), workers_(workers), signals_(signals), now_(Recorder::now()),
       shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), recording_(recorder.state()) {}
 

@@ -16,7 +16,7 @@ namespace sluice {
 
 class Controller {
  public:
-  Controller(Channel& channel, Shared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals);
+  Controller(Channel& channel, RelayShared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals);
   void run();  // until quit, end of input or SIGTERM; the workers have ended then, as far as they could
 
  private:
@@ -36,7 +36,7 @@ class Controller {
   };
 
   Channel& channel_;
-  Shared& shared_;
+  RelayShared& shared_;
   Recorder& recorder_;
   std::vector<std::unique_ptr<Worker>>& workers_;
   const int signals_;

@@ -21,7 +21,7 @@ struct RelayOptions {
   std::uint16_t port = 0;  // the listeners'
 };
 
-struct Shared {
+struct RelayShared {
   RelayOptions options;
   OwnAddresses own;
   UpstreamSet upstreams;

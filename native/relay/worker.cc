@@ -27,7 +27,7 @@ bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
 
 }  // namespace
 
-Worker::Worker(Shared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track,
+Worker::Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track,
                std::array<Descriptor, 2> listeners)
     : shared_(shared), index_(index), siblings_(siblings), track_(track), listeners_(std::move(listeners)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)), mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),

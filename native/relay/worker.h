@@ -22,7 +22,7 @@ namespace sluice {
 class Worker {
  public:
   // `siblings` are all workers, this one included: the first one reads the witness's answers for all.
-  Worker(Shared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, std::array<Descriptor, 2> listeners);
+  Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, std::array<Descriptor, 2> listeners);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -82,7 +82,7 @@ class Worker {
   void release(Flow& flow);                                     // the witness has looked, or took too long
   void resetAll();
 
-  Shared& shared_;
+  RelayShared& shared_;
   const std::size_t index_;
   const std::vector<std::unique_ptr<Worker>>& siblings_;
   Track& track_;
