@@ -1,0 +1,70 @@
+import { fileURLToPath } from 'node:url'
+
+import { Failure, toFailureReport } from '#core/contract/failure.ts'
+
+import { cleanUp } from './cleanUp.ts'
+import { findPerson, personUid } from './findPerson.ts'
+import { runGuard } from './guard.ts'
+import { serveHelper } from './helperService.ts'
+import { installPermission, removePermission } from './installPermission.ts'
+import { OpenGate } from './openGate.ts'
+import { toolEnvironment } from './runTool.ts'
+
+/** Root's process: the helper itself, with `--guard` its guard, with `--install` and `--uninstall` the one-off jobs. Everything else it is told comes by lines. */
+async function runHelper(): Promise<number> {
+  const uid = personUid(process.env, process.getuid?.() ?? -1)
+  standClean()
+  // Signals that mean "end": everything back first. Ctrl-C reaches the whole foreground group at once, and it is for the app to say whether that means
+  // draining; its end ends us by the end of input. SIGUSR1 would open Node's debugger.
+  for (const signal of ['SIGINT', 'SIGUSR1', 'SIGPIPE'] as const) process.on(signal, () => undefined)
+  if (process.geteuid?.() !== 0) throw new Failure('no-privilege', 'the helper must run as root')
+  const person = await findPerson(uid)
+  const program = fileURLToPath(import.meta.url)
+  const service = serveHelper({
+    input: process.stdin,
+    output: process.stdout,
+    person,
+    makeGate: (emit) => new OpenGate({ person, emit, program }),
+    cleanup: cleanUp,
+  })
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => service.stop())
+  return service.ended
+}
+
+/** Nothing of the caller's surroundings: folder, file modes, environment. */
+function standClean(): void {
+  process.chdir('/')
+  process.umask(0o077)
+  for (const name of Object.keys(process.env)) delete process.env[name]
+  Object.assign(process.env, toolEnvironment)
+}
+
+async function run(): Promise<number> {
+  switch (process.argv[2]) {
+    case undefined:
+      return runHelper()
+    case '--install':
+      standClean()
+      return installPermission()
+    case '--uninstall':
+      standClean()
+      return removePermission()
+    default:
+      throw new Failure('usage', 'the helper takes no such argument')
+  }
+}
+
+if (process.argv[2] === '--guard') runGuard()
+else {
+  // Whatever an error nobody foresaw is, the guard takes everything back when this process ends.
+  const status = await run().catch((error: unknown) => {
+    const { message } = toFailureReport(error)
+    process.stderr.write(`sluice-helper: ${message}\n`)
+    return 1
+  })
+  // What was written last must still reach the app; it may be gone, so not for long.
+  const leave = (): never => process.exit(status)
+  setTimeout(leave, 1000).unref()
+  if (process.stdout.writableLength === 0) leave()
+  else process.stdout.end(leave)
+}

@@ -1,0 +1,345 @@
+import { Failure, toFailureReport } from '#core/contract/failure.ts'
+import type { FailureReport } from '#core/contract/failure.ts'
+import type { HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import { parsePlan } from '#core/plan/parsePlan.ts'
+import { chooseBackend } from '#core/rules/chooseBackend.ts'
+import { compileRules } from '#core/rules/compileRules.ts'
+import { renderRoutes } from '#core/rules/renderRoutes.ts'
+import { digestRules } from '#probe/digestRules.ts'
+import { findPlaces } from '#probe/places.ts'
+import { probeMachine } from '#probe/probeMachine.ts'
+
+import { acquireLock } from './acquireLock.ts'
+import type { Person } from './findPerson.ts'
+import { GuardLink } from './guardLink.ts'
+import { readIdentity } from './processIdentity.ts'
+import type { ProcessIdentity } from './processIdentity.ts'
+import { RelayLink } from './relayLink.ts'
+import type { RelayNews } from './relayLink.ts'
+import { makeRuleKeeper } from './ruleKeeper.ts'
+import type { RuleKeeper } from './ruleKeeper.ts'
+import { networkNamespace, readJournal, removeJournal, writeJournal } from './runFolder.ts'
+import type { Journal } from './runFolder.ts'
+import { requireTool, runTool } from './runTool.ts'
+import { hasMangle, takeBack } from './takeBack.ts'
+
+declare const __SLUICE_VERSION__: string | undefined
+const version = typeof __SLUICE_VERSION__ === 'undefined' ? '0.0.0' : __SLUICE_VERSION__
+
+type OpenRequest = Extract<HelperRequest, { type: 'open' }>
+
+export interface GateContext {
+  readonly person: Person
+  readonly emit: (event: HelperEvent) => void
+  /** Path of the bundle this process runs, for the guard. */
+  readonly program: string
+}
+
+const pingEvery = 1000
+const drainPingEvery = 250
+/** Pings in a row without an answer: about three seconds. */
+const silenceLimit = 3
+const maxFlows = 8192
+
+interface Undo {
+  readonly what: string
+  readonly run: () => Promise<void> | void
+}
+
+/**
+ * One gate from its opening to the last thing taken back. Each step registers its undo before it acts (undos are idempotent), so that giving up, a failure
+ * and an orderly close all go the same way back: rules, routes, relay, guard, journal, lock.
+ */
+export class OpenGate {
+  readonly #context: GateContext
+  readonly #giveUp = new AbortController()
+  readonly #undo: Undo[] = []
+  #phase: 'opening' | 'open' | 'draining' | 'closing' | 'closed' = 'opening'
+  #relay: RelayLink | undefined
+  #keeper: RuleKeeper | undefined
+  #guard: GuardLink | undefined
+  #toEnd: ProcessIdentity[] = []
+  #opening: Promise<unknown> = Promise.resolve()
+  #closing: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #pingNumber = 0
+  #pongNumber = 0
+  #silence = 0
+  #idle = 0
+  #recording: string | undefined
+  #renewing = false
+
+  constructor(context: GateContext) {
+    this.#context = context
+  }
+
+  get closed(): boolean {
+    return this.#phase === 'closed'
+  }
+
+  /** Rejects with a Failure after everything was taken back. Aborted by `close`: `cancelled`. */
+  open(request: OpenRequest): Promise<OpenResult> {
+    const work = this.#open(request).catch(async (error: unknown) => {
+      const { signal } = this.#giveUp
+      const failure: unknown = signal.aborted ? signal.reason : error
+      await this.#takeBack()
+      throw failure
+    })
+    this.#opening = work.catch(() => undefined)
+    return work
+  }
+
+  async #open(request: OpenRequest): Promise<OpenResult> {
+    const begun = performance.now()
+    const { signal } = this.#giveUp
+    const { person, program } = this.#context
+    if (!request.capture.folder.startsWith('/') || /[\0-\x1f]/.test(request.capture.folder)) {
+      throw new Failure('cannot-write', 'the session folder must be given as an absolute path')
+    }
+    const plan = parsePlan(request.plan)
+
+    this.#step('looking at this machine')
+    const namespace = networkNamespace()
+    const lock = await this.#doing('the lock', acquireLock(namespace), (got) => got.release())
+    const left = readJournal(namespace)
+    // Nobody else holds the gate, so whatever bears our name was left by a crash.
+    await takeBack(left)
+    removeJournal(namespace)
+    signal.throwIfAborted()
+    const facts = await probeMachine({ privileged: true })
+    signal.throwIfAborted()
+    const backend = chooseBackend(plan, facts)
+    const ruleSet = compileRules(plan, facts)
+    if (digestRules(ruleSet) !== request.digest) {
+      throw new Failure('digest-mismatch', 'the rules to apply are not those that were shown; try once more')
+    }
+    const self = readIdentity(process.pid)
+    if (self === undefined) throw new Failure('internal', '/proc is not readable')
+
+    this.#step('starting the guard')
+    const mangle = backend === 'iptables' ? { ipv4: await hasMangle('ipv4'), ipv6: await hasMangle('ipv6') } : { ipv4: true, ipv6: true }
+    signal.throwIfAborted()
+    const journal: Journal = { version: 1, helper: self, backend, table: plan.table, mangle }
+    this.#undo.push({ what: 'the journal', run: () => void removeJournal(namespace) })
+    writeJournal(namespace, journal)
+    const guard = async (): Promise<GuardLink> => {
+      const link = await GuardLink.start(program, namespace, journal, lock, signal, () => void this.#replaceGuard(guard))
+      for (const each of this.#toEnd) link.endWith(each)
+      return link
+    }
+    this.#guard = await guard()
+    this.#undo.push({ what: 'the guard', run: () => this.#guard?.done() })
+
+    this.#step('starting the relay')
+    const relay = await RelayLink.spawn(findPlaces().relay)
+    this.#relay = relay
+    this.#undo.push({ what: 'the relay', run: () => relay.quit() })
+    this.#endWith(relay.identity)
+    const ready = await relay.start(
+      {
+        uid: person.uid,
+        gid: person.gid,
+        groups: person.groups,
+        port: plan.relayPort,
+        portTries: 20,
+        ipv6: facts.ipv6,
+        threads: request.threads,
+        uplinkMark: plan.marks.uplink,
+        capture: request.capture,
+        attribute: true,
+        maxFlows,
+        version,
+      },
+      signal,
+    )
+    relay.onNews((news) => this.#hearRelay(news))
+    relay.onDeath(() => this.#collapse(new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)))
+    if (relay.dead) throw new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)
+
+    // Where ::1 cannot be bound (IPv6 switched off on lo), IPv6 is left alone: rules without a listener would only break it.
+    const applied = ready.ipv6 ? ruleSet : compileRules(plan, { ...facts, ipv6: false })
+
+    this.#step('adding routes')
+    const routes = renderRoutes(applied)
+    const ip = requireTool('ip')
+    this.#undo.push({ what: 'routes', run: async () => { for (const args of routes.revert) await runTool(ip, args) } })
+    for (const args of routes.apply) {
+      const result = await runTool(ip, args, { signal })
+      signal.throwIfAborted()
+      if (result.exitCode !== 0) throw new Failure('routes-failed', `ip ${args.join(' ')} failed`, result.stderr.slice(0, 2000))
+    }
+
+    this.#step('applying rules')
+    const owner = facts.tools.find((tool) => tool.backend === backend)?.owner === true
+    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied, { relayPort: ready.port, owner, mangle }), (got) => got.remove())
+    this.#keeper = keeper
+    if (keeper.holder !== undefined) this.#endWith(keeper.holder)
+    keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))
+    await this.#orGivenUp(keeper.load(signal))
+    signal.throwIfAborted()
+    this.#phase = 'open'
+    this.#watchEvery(pingEvery)
+    return { backend, relayPort: ready.port, relayPid: ready.pid, ipv6: ready.ipv6, took: Math.round(performance.now() - begun) }
+  }
+
+  /** Fails with `not-open` unless open (draining again is no failure). */
+  async drain(): Promise<void> {
+    if (this.#phase === 'draining') return
+    if (this.#phase !== 'open' || this.#keeper === undefined) throw new Failure('not-open', 'the gate is not open')
+    this.#phase = 'draining'
+    this.#step('letting the open flows run to their end')
+    try {
+      await this.#keeper.drain()
+    } catch (error) {
+      this.#collapse(error)
+      throw error
+    }
+    this.#watchEvery(drainPingEvery)
+  }
+
+  /** Whatever goes on is given up and everything taken back. Resolves when done; then event `closed` was emitted, unless it had not been open. */
+  async close(): Promise<void> {
+    this.#giveUp.abort(new Failure('cancelled', 'opening was given up'))
+    await this.#opening
+    if (this.#phase === 'closed') return
+    await this.#shut(undefined)
+  }
+
+  #step(text: string): void {
+    this.#context.emit({ event: 'step', text })
+  }
+
+  /** Waits for something that makes an undo necessary; the undo is there before anybody can look at the signal. */
+  async #doing<T>(what: string, work: Promise<T>, undo: (got: T) => Promise<void> | void): Promise<T> {
+    const got = await work
+    this.#undo.push({ what, run: () => undo(got) })
+    this.#giveUp.signal.throwIfAborted()
+    return got
+  }
+
+  /** Ends the waiting at once when given up. The work goes on behind; its undo queues behind it. */
+  #orGivenUp<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.#giveUp
+    work.catch(() => undefined)
+    return new Promise<T>((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+      work.then(resolve, reject)
+    })
+  }
+
+  #endWith(process: ProcessIdentity): void {
+    this.#toEnd.push(process)
+    this.#guard?.endWith(process)
+  }
+
+  async #replaceGuard(start: () => Promise<GuardLink>): Promise<void> {
+    if (this.#phase === 'closing' || this.#phase === 'closed') return
+    try {
+      this.#guard = await start()
+      // The gate may have closed while the new one started.
+      if (this.closed) await this.#guard.done()
+    } catch {
+      this.#context.emit({ event: 'warning', code: 'no-guard', message: 'The guard was ended and cannot be started again: a crash would leave rules behind until the next cleanup.' })
+    }
+  }
+
+  #watchEvery(milliseconds: number): void {
+    clearInterval(this.#timer)
+    this.#idle = 0
+    const limit = Math.ceil((silenceLimit * pingEvery) / milliseconds)
+    // Counted in pings, not by the clock: after a suspend the clock would accuse a relay that was frozen together with us.
+    this.#timer = setInterval(() => {
+      this.#silence = this.#pongNumber === this.#pingNumber ? 0 : this.#silence + 1
+      if (this.#silence >= limit) {
+        this.#relay?.kill()
+        this.#collapse(new Failure('relay-died', 'the relay stopped answering'))
+        return
+      }
+      // A relay that owes an answer is not asked again: its answer to the first says as much.
+      if (this.#silence === 0) this.#relay?.ping(++this.#pingNumber)
+    }, milliseconds)
+  }
+
+  #hearRelay(news: RelayNews): void {
+    const { emit } = this.#context
+    if (news.type === 'flows') emit({ event: 'flows', active: news.active, total: news.total, bytes: news.bytes })
+    else if (news.type === 'warning') emit({ event: 'warning', code: news.code, message: news.message })
+    else {
+      if (news.id !== this.#pingNumber) return
+      this.#pongNumber = news.id
+      if (news.recording !== this.#recording) {
+        this.#recording = news.recording
+        emit({ event: 'recording', state: news.recording })
+      }
+      if (this.#phase === 'open') this.#renew()
+      if (this.#phase === 'draining') {
+        // Twice in a row: a handshake under way when the rules were drained becomes a flow only with its last packet.
+        this.#idle = news.active === 0 ? this.#idle + 1 : 0
+        if (this.#idle >= 2) void this.#shut(undefined)
+      }
+    }
+  }
+
+  #renew(): void {
+    if (this.#renewing) return
+    this.#renewing = true
+    this.#keeper
+      ?.renew()
+      .catch((error: unknown) => this.#phase === 'open' && this.#collapse(error))
+      .finally(() => (this.#renewing = false))
+  }
+
+  /** Something broke while open: everything back at once, and whoever listens is told why. */
+  #collapse(error: unknown): void {
+    if (this.#phase !== 'open' && this.#phase !== 'draining') {
+      if (this.#phase === 'opening') this.#giveUp.abort(error)
+      return
+    }
+    void this.#shut(toFailureReport(error))
+  }
+
+  #shut(failure: FailureReport | undefined): Promise<void> {
+    this.#closing ??= (async () => {
+      clearInterval(this.#timer)
+      this.#phase = 'closing'
+      this.#step('closing')
+      const troubles = await this.#takeBack()
+      const told = failure ?? troubles[0]
+      this.#context.emit({ event: 'closed', ...(told === undefined ? {} : { failure: told }) })
+    })()
+    return this.#closing
+  }
+
+  /** Relayed flows are reset first: with the rules gone their packets would wander to the real servers. Every undo is tried, in reverse order. */
+  async #takeBack(): Promise<FailureReport[]> {
+    const troubles: FailureReport[] = []
+    await this.#resetFlows()
+    for (const undo of this.#undo.splice(0).reverse()) {
+      try {
+        await undo.run()
+      } catch (error) {
+        troubles.push(toFailureReport(error))
+      }
+    }
+    this.#phase = 'closed'
+    return troubles
+  }
+
+  /** Asks for the reset and waits until every relaying thread has passed it, at most a second. */
+  async #resetFlows(): Promise<void> {
+    const relay = this.#relay
+    if (relay === undefined || relay.dead) return
+    relay.reset()
+    const id = ++this.#pingNumber
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, 1000)
+      const end = (): void => {
+        clearTimeout(timer)
+        resolve()
+      }
+      relay.onNews((news) => news.type === 'pong' && news.id === id && end())
+      relay.onDeath(end)
+      relay.ping(id)
+    })
+  }
+}

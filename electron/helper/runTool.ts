@@ -1,0 +1,53 @@
+import { existsSync } from 'node:fs'
+
+import { execa } from 'execa'
+
+import { Failure } from '#core/contract/failure.ts'
+
+/** The whole environment of every program the helper starts. HOME leads nowhere, so that no start-up or history file of root's is read or written. */
+export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', HOME: '/nonexistent' } as const
+
+const folders = ['/usr/sbin', '/sbin', '/usr/bin', '/bin'] as const
+
+/** Absolute path of a program in the four folders only root writes to; undefined when none has it. */
+export function findTool(name: string): string | undefined {
+  return folders.map((folder) => `${folder}/${name}`).find((path) => existsSync(path))
+}
+
+export function requireTool(name: string): string {
+  const path = findTool(name)
+  if (path === undefined) throw new Failure('backend-missing', `${name} is not installed`)
+  return path
+}
+
+export interface ToolResult {
+  /** Undefined: killed, or never started. */
+  readonly exitCode: number | undefined
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/**
+ * Runs one program to its end, by absolute path, with an argument array, at most `timeout` milliseconds (then SIGKILL). Never throws for what the program
+ * did; the caller judges. Settles only after the program is gone, also when `signal` aborts, so that an undo never races with it.
+ */
+export async function runTool(
+  path: string,
+  args: readonly string[],
+  options: { readonly input?: string; readonly timeout?: number; readonly signal?: AbortSignal } = {},
+): Promise<ToolResult> {
+  const result = await execa(path, args, {
+    ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+    env: toolEnvironment,
+    extendEnv: false,
+    cwd: '/',
+    reject: false,
+    timeout: options.timeout ?? 10_000,
+    killSignal: 'SIGKILL',
+    maxBuffer: 16 << 20,
+    stripFinalNewline: false,
+  })
+  const why = result.timedOut ? `${path} took too long and was ended\n` : result.exitCode === undefined ? `${result.shortMessage}\n` : ''
+  return { exitCode: result.exitCode, stdout: String(result.stdout ?? ''), stderr: why + String(result.stderr ?? '') }
+}
