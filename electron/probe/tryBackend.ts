@@ -75,8 +75,8 @@ async function run(command: string, args: readonly string[], input: string): Pro
   const result = await execa(command, args, { input, env: toolEnvironment, extendEnv: false, timeout: timeLimit, reject: false, stripFinalNewline: true, maxBuffer: 65_536 })
   if (!result.failed) return undefined
   if (result.timedOut) return 'it did not answer in time'
-  const line = String(result.stderr ?? '').split('\n').map((text) => text.trim()).find((text) => text !== '')
-  return (line ?? result.shortMessage).slice(0, 300)
+  const line = (result.stderr ?? '').split('\n').map((text) => text.trim()).find((text) => text !== '')
+  return (line ?? result.shortMessage ?? 'it failed').slice(0, 300)
 }
 
 async function readVersion(path: string): Promise<string | undefined> {
