@@ -1,0 +1,194 @@
+import { Failure, toFailureReport } from '#core/contract/failure.ts'
+import type { FailureReport } from '#core/contract/failure.ts'
+import type { GateState } from '#core/contract/bridge.ts'
+import type { HelperEvent } from '#core/contract/helperProtocol.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
+import type { HelperConnection } from '#elevate/helperConnection.ts'
+
+export interface GateOptions {
+  readonly startHelper: (options: { readonly signal: AbortSignal }) => Promise<HelperConnection>
+  /** The digest of the rules for a plan on this machine, as shown to the person; the helper compares. */
+  readonly digest: (plan: InterceptionPlan) => Promise<string>
+  /** Wall clock, milliseconds. */
+  readonly now?: () => number
+}
+export interface OpenChoice {
+  /** An existing session folder of the person's, absolute. */
+  readonly folder: string
+  readonly payload: boolean
+  /** null: no limit. */
+  readonly maxBytesPerFlow: number | null
+  readonly maxBytes: number | null
+  readonly threads: number
+}
+
+const warningLimit = 20
+/** More than every bounded step of closing together, milliseconds. */
+const patience = 20_000
+const nothing = { active: 0, total: 0, bytes: 0, recording: 'on', warnings: [] } as const
+
+/**
+ * The gate as window and command know it: a state machine over one helper at a time. A helper is started for each opening and ends with it, so that no
+ * process of root's waits about. Whatever goes wrong ends in phase `closed` with `failure`; the helper, or failing it its guard, has then taken everything back.
+ */
+export class Gate {
+  readonly #options: GateOptions
+  readonly #listeners = new Set<(state: GateState) => void>()
+  #state: GateState = { phase: 'closed', ...nothing }
+  #opening: AbortController | undefined
+  #helper: HelperConnection | undefined
+  /** Settles when the gate that is open, opening or closing now is closed. */
+  #closed: Promise<void> = Promise.resolve()
+  #resolveClosed: () => void = () => undefined
+  #disposed = false
+
+  constructor(options: GateOptions) {
+    this.#options = options
+  }
+
+  state(): GateState {
+    return this.#state
+  }
+
+  /** Called with each new state; the result ends that. */
+  onState(listener: (state: GateState) => void): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
+  }
+
+  /** Resolves when new flows are taken. Rejects with a Failure (also in the state): `already-open`, `cancelled` after `close`, and whatever elevation and helper refuse with. */
+  async open(plan: InterceptionPlan, choice: OpenChoice): Promise<void> {
+    if (this.#disposed) throw new Failure('not-open', 'the gate was put away')
+    if (this.#state.phase !== 'closed') throw new Failure('already-open', 'the gate is open already')
+    const opening = new AbortController()
+    this.#opening = opening
+    this.#closed = new Promise((resolve) => (this.#resolveClosed = resolve))
+    this.#set({ phase: 'opening', step: 'asking for permission', plan, ...nothing })
+    let helper: HelperConnection | undefined
+    try {
+      const digest = await this.#options.digest(plan)
+      throwIfGivenUp(opening.signal)
+      helper = await this.#options.startHelper({ signal: opening.signal })
+      throwIfGivenUp(opening.signal)
+      this.#attach(helper)
+      const { folder, payload, maxBytesPerFlow, maxBytes, threads } = choice
+      // `close` while this is pending is sent after it on the same channel, so the helper gives up and this rejects.
+      const result = await helper.request('open', { plan, digest, capture: { folder, payload, maxBytesPerFlow, maxBytes }, threads })
+      throwIfGivenUp(opening.signal)
+      const { step: _step, ...rest } = this.#state
+      this.#set({ ...rest, phase: 'open', backend: result.backend, openedAt: (this.#options.now ?? Date.now)(), recording: payload ? this.#state.recording : 'off' })
+      this.#opening = undefined
+    } catch (error) {
+      const failure = opening.signal.aborted ? new Failure('cancelled', 'opening was given up') : error
+      this.#opening = undefined
+      // Ends a helper that is half way, and one whose "open" arrived after the giving up: its end takes everything back.
+      if (helper !== undefined) await within(patience, helper.end())
+      this.#finish(toFailureReport(failure))
+      throw failure
+    }
+  }
+
+  /** Takes no new flow; resolves when the relayed ones have ended and everything is taken back. While opening: gives up. */
+  async drain(): Promise<void> {
+    const { phase } = this.#state
+    if (phase === 'closed') return
+    if (phase === 'opening') return this.close()
+    const closed = this.#closed
+    if (phase === 'open') {
+      this.#set({ ...this.#state, phase: 'draining', step: 'letting the open flows run to their end' })
+      // A refusal means that it is closing anyway; the event or the helper's end says how.
+      await this.#helper?.request('drain', {}).catch(() => undefined)
+    }
+    return closed
+  }
+
+  /** At once: relayed flows are reset. Resolves when everything is taken back. */
+  async close(): Promise<void> {
+    const { phase } = this.#state
+    if (phase === 'closed') return
+    const closed = this.#closed
+    if (phase === 'opening') {
+      if (this.#opening?.signal.aborted === true) return closed
+      this.#set({ ...this.#state, step: 'giving up' })
+      this.#opening?.abort()
+    } else if (phase !== 'closing') this.#set({ ...this.#state, phase: 'closing', step: 'closing' })
+    const helper = this.#helper
+    helper?.request('close', {}).catch(() => undefined)
+    // A frozen helper must not hold this up for ever; its guard takes everything back after seconds.
+    if (!(await within(patience, closed)) && this.#helper === helper && helper !== undefined && this.#state.phase === 'closing') {
+      void helper.end()
+      this.#finish({ code: 'helper-died', message: 'the helper does not answer; its guard takes the rules back' })
+    }
+  }
+
+  /** For the app's end: closes at once and takes no further orders. */
+  async dispose(): Promise<void> {
+    this.#disposed = true
+    await this.close()
+    this.#listeners.clear()
+  }
+
+  #attach(helper: HelperConnection): void {
+    this.#helper = helper
+    helper.onEvent((event) => this.#helper === helper && this.#hear(event, helper))
+    helper.onEnd(({ stderr }) => {
+      // While opening, the pending request says so.
+      if (this.#helper !== helper || this.#state.phase === 'opening') return
+      this.#finish({ code: 'helper-died', message: 'the helper ended unexpectedly; its guard takes the rules back', ...(stderr === '' ? {} : { detail: stderr }) })
+    })
+  }
+
+  #hear(event: HelperEvent, helper: HelperConnection): void {
+    const state = this.#state
+    switch (event.event) {
+      case 'step':
+        if (state.phase !== 'open') this.#set({ ...state, step: event.text })
+        return
+      case 'flows':
+        return this.#set({ ...state, active: event.active, total: event.total, bytes: event.bytes })
+      case 'recording':
+        return this.#set({ ...state, recording: event.state })
+      case 'warning':
+        return this.#set({ ...state, warnings: [...state.warnings.filter((text) => text !== event.message), event.message].slice(-warningLimit) })
+      case 'closed': {
+        if (state.phase === 'opening') return
+        // The helper's work is done; it ends before we say so, that the next opening finds the lock free.
+        this.#helper = undefined
+        const { failure } = event
+        void within(patience, helper.end()).then(() => this.#finish(failure === undefined ? undefined : reportOf(failure)))
+      }
+    }
+  }
+
+  #finish(failure: FailureReport | undefined): void {
+    this.#helper = undefined
+    const { active: _active, step: _step, openedAt: _openedAt, failure: _failure, ...kept } = this.#state
+    this.#set({ ...kept, phase: 'closed', active: 0, ...(failure === undefined ? {} : { failure }) })
+    this.#resolveClosed()
+  }
+
+  #set(state: GateState): void {
+    this.#state = state
+    for (const listener of this.#listeners) listener(state)
+  }
+}
+
+/** True when it settled in time. */
+function within(milliseconds: number, work: Promise<unknown>): Promise<boolean> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => resolve(false), milliseconds)
+    const settle = (): void => {
+      clearTimeout(timer)
+      resolve(true)
+    }
+    work.then(settle, settle)
+  })
+}
+
+function throwIfGivenUp(signal: AbortSignal): void {
+  if (signal.aborted) throw new Failure('cancelled', 'opening was given up')
+}
+
+function reportOf(failure: { code: FailureReport['code']; message: string; detail?: string | undefined }): FailureReport {
+  return failure.detail === undefined ? { code: failure.code, message: failure.message } : { code: failure.code, message: failure.message, detail: failure.detail }
+}
