@@ -1,0 +1,222 @@
+// A small strict reader of the relay's captures for tests: it walks the blocks and believes nothing.
+#pragma once
+
+#include <arpa/inet.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "check.h"
+
+namespace capture_reader {
+
+struct Packet {
+  std::uint64_t nanoseconds;
+  bool up;
+  bool v4;
+  std::string addresses;        // "from:port>to:port"
+  std::uint32_t sequence, acknowledgement;
+  std::uint8_t flags;
+  std::string payload;
+};
+
+struct Item {                   // in the order of the file
+  bool isFact;
+  std::string json;
+  Packet packet;
+  bool wireshark = false;       // the process block
+};
+
+inline std::string readFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+template <typename Value>
+Value get(std::string_view bytes, std::size_t at) {
+  Value value;
+  CHECK(at + sizeof value <= bytes.size());
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+
+inline Packet readPacket(std::string_view block) {
+  Packet packet{};
+  CHECK_EQ(get<std::uint32_t>(block, 8), 0U);
+  packet.nanoseconds = std::uint64_t{get<std::uint32_t>(block, 12)} << 32U | get<std::uint32_t>(block, 16);
+  const auto captured = get<std::uint32_t>(block, 20);
+  CHECK_EQ(captured, get<std::uint32_t>(block, 24));
+  std::string_view ip = block.substr(28, captured);
+  packet.v4 = (static_cast<std::uint8_t>(ip[0]) >> 4U) == 4;
+  char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
+  if (packet.v4) {
+    CHECK_EQ(ntohs(get<std::uint16_t>(ip, 2)), captured);
+    std::uint32_t sum = 0;
+    for (std::size_t at = 0; at < 20; at += 2) sum += get<std::uint16_t>(ip, at);
+    sum = (sum & 0xFFFFU) + (sum >> 16U);
+    sum = (sum & 0xFFFFU) + (sum >> 16U);
+    CHECK_EQ(sum, 0xFFFFU);
+    inet_ntop(AF_INET, ip.data() + 12, from, sizeof from);
+    inet_ntop(AF_INET, ip.data() + 16, to, sizeof to);
+    ip.remove_prefix(20);
+  } else {
+    CHECK_EQ(static_cast<std::uint8_t>(ip[0]) >> 4U, 6);
+    CHECK_EQ(ntohs(get<std::uint16_t>(ip, 4)) + 40U, captured);
+    inet_ntop(AF_INET6, ip.data() + 8, from, sizeof from);
+    inet_ntop(AF_INET6, ip.data() + 24, to, sizeof to);
+    ip.remove_prefix(40);
+  }
+  packet.addresses = std::string(from) + ":" + std::to_string(ntohs(get<std::uint16_t>(ip, 0))) + ">" + to + ":" +
+                     std::to_string(ntohs(get<std::uint16_t>(ip, 2)));
+  packet.sequence = ntohl(get<std::uint32_t>(ip, 4));
+  packet.acknowledgement = ntohl(get<std::uint32_t>(ip, 8));
+  const std::size_t header = (static_cast<std::uint8_t>(ip[12]) >> 4U) * 4U;
+  packet.flags = static_cast<std::uint8_t>(ip[13]);
+  packet.payload = ip.substr(header);
+  const std::string_view options = block.substr(28 + ((captured + 3) & ~3U));
+  CHECK_EQ(get<std::uint16_t>(options, 0), 2);
+  CHECK_EQ(get<std::uint16_t>(options, 2), 4);
+  const auto flags = get<std::uint32_t>(options, 4);
+  CHECK(flags == 1 || flags == 2);
+  packet.up = flags == 2;
+  CHECK_EQ(get<std::uint32_t>(options, 8), 0U);
+  CHECK_EQ(options.size(), 16U);
+  return packet;
+}
+
+// Every block of `bytes`, which must end with a whole one.
+inline std::vector<Item> read(std::string_view bytes) {
+  std::vector<Item> items;
+  std::size_t at = 0;
+  for (int index = 0; at < bytes.size(); ++index) {
+    const auto type = get<std::uint32_t>(bytes, at);
+    const auto length = get<std::uint32_t>(bytes, at + 4);
+    CHECK(length >= 12 && length % 4 == 0 && at + length <= bytes.size());
+    const std::string_view block = bytes.substr(at, length);
+    CHECK_EQ(get<std::uint32_t>(block, length - 4), length);
+    if (index == 0) CHECK_EQ(type, 0x0A0D0D0AU);
+    if (index == 1) CHECK_EQ(type, 1U);
+    if (index > 1) {
+      if (type == 6) {
+        items.push_back({false, {}, readPacket(block)});
+      } else {
+        CHECK_EQ(type, 0x0BADU);
+        const auto pen = get<std::uint32_t>(block, 8);
+        if (pen == 32622) {
+          items.push_back({false, {}, {}, true});
+        } else {
+          CHECK_EQ(pen, 32473U);
+          CHECK(block.substr(12, 8) == std::string_view("SLUICE1\0", 8));
+          std::string json(block.substr(20, length - 24));
+          while (!json.empty() && json.back() == '\0') json.pop_back();
+          CHECK(json.find('\0') == std::string::npos);
+          items.push_back({true, json, {}});
+        }
+      }
+    }
+    at += length;
+  }
+  CHECK_EQ(at, bytes.size());
+  return items;
+}
+
+// The value of a top-level number or plain string of a fact; "" when it is not there.
+inline std::string field(const std::string& json, const std::string& key) {
+  const std::size_t found = json.find("\"" + key + "\":");
+  if (found == std::string::npos) return {};
+  std::size_t at = found + key.size() + 3;
+  if (json[at] == '"') {
+    const std::size_t end = json.find('"', at + 1);
+    return json.substr(at + 1, end - at - 1);
+  }
+  const std::size_t end = json.find_first_of(",}", at);
+  return json.substr(at, end - at);
+}
+
+inline std::uint64_t number(const std::string& json, const std::string& key) {
+  const std::string text = field(json, key);
+  CHECK(!text.empty());
+  return std::stoull(text);
+}
+
+// What the file says of one flow, checked for being a true account: sequence numbers without unexplained holes.
+struct Account {
+  bool opened = false, connected = false, closed = false;
+  std::uint64_t kept[2] = {0, 0}, gaps[2] = {0, 0}, closeBytes[2] = {0, 0};
+  std::map<std::string, std::uint64_t> gapsByReason;
+  std::string payload[2];
+  std::string reason, closedBy;
+  int finished[2] = {0, 0}, resets[2] = {0, 0};
+  std::uint32_t expected[2] = {0, 0};
+  std::size_t gapFacts = 0;
+};
+
+inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items, bool keepPayload = false) {
+  std::map<std::uint64_t, Account> flows;
+  std::map<std::string, std::uint64_t> open;  // "client>server" to id
+  for (const Item& item : items) {
+    if (item.wireshark) continue;
+    if (item.isFact) {
+      const std::string type = field(item.json, "t");
+      if (type == "session") continue;
+      const std::uint64_t id = number(item.json, "id");
+      Account& flow = flows[id];
+      if (type == "open") {
+        CHECK(!flow.opened);
+        flow.opened = true;
+        const auto end = [&](const std::string& key) {
+          const std::string inside = item.json.substr(item.json.find("\"" + key + "\":{"));
+          return field(inside, "address") + ":" + field(inside, "port");
+        };
+        const std::string addresses = end("client") + ">" + end("server");
+        const std::string back = end("server") + ">" + end("client");
+        CHECK(open.find(addresses) == open.end() || flows[open[addresses]].closed);
+        open[addresses] = id;
+        open[back] = id;
+      } else {
+        CHECK(flow.opened);
+        CHECK(!flow.closed);
+      }
+      if (type == "connected") flow.connected = true;
+      if (type == "gap") {
+        const int way = field(item.json, "direction") == "up" ? 0 : 1;
+        const std::uint64_t bytes = number(item.json, "bytes");
+        CHECK(bytes > 0);
+        flow.gaps[way] += bytes;
+        flow.gapsByReason[field(item.json, "reason")] += bytes;
+        flow.expected[way] += static_cast<std::uint32_t>(bytes);
+        ++flow.gapFacts;
+      }
+      if (type == "close") {
+        flow.closed = true;
+        flow.reason = field(item.json, "reason");
+        flow.closedBy = field(item.json, "closedBy");
+        flow.closeBytes[0] = number(item.json, "bytesUp");
+        flow.closeBytes[1] = number(item.json, "bytesDown");
+      }
+      continue;
+    }
+    const Packet& packet = item.packet;
+    CHECK(open.find(packet.addresses) != open.end());
+    Account& flow = flows[open[packet.addresses]];
+    CHECK(flow.opened && !flow.closed);
+    const int way = packet.up ? 0 : 1;
+    CHECK_EQ(packet.sequence, flow.expected[way]);  // every jump is a gap told before
+    flow.expected[way] += static_cast<std::uint32_t>(packet.payload.size());
+    if ((packet.flags & 0x02) != 0) flow.expected[way] += 1;
+    if ((packet.flags & 0x01) != 0) flow.expected[way] += 1, ++flow.finished[way];
+    if ((packet.flags & 0x04) != 0) ++flow.resets[way];
+    flow.kept[way] += packet.payload.size();
+    if (keepPayload) flow.payload[way] += packet.payload;
+  }
+  return flows;
+}
+
+}  // namespace capture_reader
