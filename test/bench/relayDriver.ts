@@ -1,0 +1,50 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import type { Duplex } from 'node:stream'
+
+export interface RelayOptions {
+  /** Words that bring a program into the router. */
+  readonly enter: readonly string[]
+  readonly program: string
+  readonly folder: string
+  readonly threads: number
+  readonly payload: boolean
+  readonly port: number
+}
+export interface RunningProxy {
+  readonly pid: number
+  readonly port: number
+  stop(): Promise<void>
+}
+
+/** The relay alone, driven as the helper drives it (ARCHITECTURE.md, "Relay control"). */
+export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
+  const [program = '', ...args] = [...options.enter, options.program]
+  const child: ChildProcess = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit', 'pipe'] })
+  const control = child.stdio[3] as Duplex
+  control.on('error', () => undefined)
+  const lines = createInterface({ input: control })
+  const ready = new Promise<{ port: number; pid: number }>((resolve, reject) => {
+    lines.on('line', (line) => {
+      const message = JSON.parse(line) as { type: string; port?: number; pid?: number; message?: string }
+      if (message.type === 'ready') resolve({ port: message.port ?? 0, pid: message.pid ?? child.pid ?? 0 })
+      if (message.type === 'failed') reject(new Error(`the relay: ${message.message ?? 'failed'}`))
+    })
+    child.on('exit', (code) => reject(new Error(`the relay ended with ${String(code)}`)))
+  })
+  const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()))
+  const start = {
+    type: 'start', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [], port: options.port, portTries: 20, ipv6: true, threads: options.threads,
+    uplinkMark: 0x8000_0000, capture: { folder: options.folder, payload: options.payload, maxBytesPerFlow: null, maxBytes: null }, attribute: true, maxFlows: 16_384, version: 'bench',
+  }
+  control.write(`${JSON.stringify(start)}\n`)
+  const { port, pid } = await ready
+  return {
+    pid,
+    port,
+    async stop() {
+      control.write('{"type":"quit"}\n')
+      await ended
+    },
+  }
+}
