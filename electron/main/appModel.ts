@@ -1,0 +1,204 @@
+import type { BridgeEvents, GateChoice, GateState, SessionState } from '#core/contract/bridge.ts'
+import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
+import type { InspectorResults } from '#core/contract/inspectorProtocol.ts'
+import { formatPorts } from '#core/plan/formatPorts.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
+
+import { planChoice } from './choice.ts'
+import { discardSession, freeFolder, sessionName } from './sessionPlaces.ts'
+import { SessionView, type Inspector, type InspectorCall } from './sessionView.ts'
+import type { SettingsFile } from './settingsFile.ts'
+
+export interface GateOptions {
+  readonly folder: string
+  readonly payload: boolean
+  readonly maxBytesPerFlow: number | null
+  readonly maxBytes: number | null
+  readonly threads: number
+}
+/** The part of gate/gate.ts the app uses. */
+export interface AppGate {
+  state(): GateState
+  onState(listener: (state: GateState) => void): unknown
+  open(plan: InterceptionPlan, options: GateOptions): Promise<unknown>
+  drain(): Promise<unknown>
+  close(): Promise<unknown>
+}
+
+export interface AppModelOptions {
+  readonly gate: AppGate
+  readonly startInspector: () => Inspector
+  readonly createSession: (folder: string, facts: { plan: InterceptionPlan; payload: boolean; version: string }) => Promise<unknown>
+  readonly settings: SettingsFile
+  /** Folder new sessions are made in; made when it is not there. */
+  readonly sessionsFolder: () => Promise<string>
+  readonly threads: number
+  readonly version: string
+  readonly emit: <Name extends keyof BridgeEvents>(name: Name, value: BridgeEvents[Name]) => void
+  readonly now?: () => Date
+}
+
+const mostRecents = 8
+
+/**
+ * What the window, the tray and the menus share: the gate, the session on show, the settings. Knows no Electron. The gate comes first:
+ * nothing that fails about sessions, indexes or views closes it or keeps it from closing.
+ */
+export class AppModel {
+  readonly #options: AppModelOptions
+  readonly #gate: AppGate
+  #view: SessionView | undefined
+  /** Folder the open gate records into. */
+  #recording: string | undefined
+  #opening = false
+  readonly #closings = new Set<() => void>()
+  /** Why opening failed before the gate was asked at all. */
+  #failure: FailureReport | undefined
+
+  constructor(options: AppModelOptions) {
+    this.#options = options
+    this.#gate = options.gate
+    options.gate.onState(() => {
+      if (this.#gate.state().phase === 'closed') this.#ended()
+      this.#tellGate()
+    })
+  }
+
+  gate(): GateState {
+    const state = this.#gate.state()
+    return this.#failure === undefined || state.failure !== undefined ? state : { ...state, failure: this.#failure }
+  }
+  session(): SessionState | null {
+    return this.#view?.state() ?? null
+  }
+  /** True while there is something that quitting would end. */
+  isOpen(): boolean {
+    return this.#opening || this.#gate.state().phase !== 'closed'
+  }
+  /** Folder being recorded into when another session is on show. */
+  hiddenRecording(): string | undefined {
+    return this.#recording !== undefined && this.#view?.folder !== this.#recording ? this.#recording : undefined
+  }
+
+  async openGate(choice: GateChoice): Promise<void> {
+    if (this.isOpen()) throw new Failure('already-open', 'the gate is open already; close it before opening it with other choices')
+    this.#opening = true
+    this.#failure = undefined
+    try {
+      const plan = planChoice(choice)
+      this.changeSettings({ choice })
+      const { version, settings } = this.#options
+      const folder = freeFolder(await this.#options.sessionsFolder(), sessionName(plan, this.#options.now?.() ?? new Date()))
+      await this.#options.createSession(folder, { plan, payload: choice.payload, version })
+      try {
+        await this.#gate.open(plan, { folder, payload: choice.payload, maxBytesPerFlow: null, maxBytes: null, threads: this.#options.threads })
+      } catch (error) {
+        discardSession(folder)
+        throw error
+      }
+      const ports = formatPorts(plan.tcp)
+      this.changeSettings({ recentPorts: [ports, ...settings.settings.recentPorts.filter((other) => other !== ports)].slice(0, mostRecents) })
+      this.#recording = folder
+      void this.#show(folder, true).catch(() => undefined)
+    } catch (error) {
+      this.#failure = toFailureReport(error)
+      throw error
+    } finally {
+      this.#opening = false
+      if (this.#gate.state().phase === 'closed') this.#ended()
+      this.#tellGate()
+    }
+  }
+
+  /** Begins draining; the gate's state tells how it goes on. */
+  drainGate(): void {
+    const { phase } = this.#gate.state()
+    if (phase === 'closed') throw new Failure('not-open', 'the gate is not open')
+    this.#gate.drain().catch(() => undefined)
+  }
+
+  async closeGate(): Promise<void> {
+    if (this.#gate.state().phase === 'closed' && !this.#opening) throw new Failure('not-open', 'the gate is not open')
+    await this.#gate.close()
+  }
+
+  /** Resolves when the gate is closed (at once when it is). */
+  async whenClosed(): Promise<void> {
+    if (!this.isOpen()) return
+    await new Promise<void>((resolve) => this.#closings.add(resolve))
+  }
+
+  /** What one key or one click on the tray does: closed opens with the last choice, open drains, opening is given up. */
+  async toggleGate(): Promise<void> {
+    const { phase } = this.#gate.state()
+    if (phase === 'closed') await this.openGate(this.#options.settings.settings.choice)
+    else if (phase === 'open') this.drainGate()
+    else if (phase === 'opening') await this.closeGate()
+  }
+
+  /** Shows a session from disk (or the one being recorded). The one on show before stays when this one cannot be read. */
+  async openSession(folder: string): Promise<SessionState> {
+    const live = folder === this.#recording
+    return this.#show(folder, live)
+  }
+
+  async #show(folder: string, live: boolean): Promise<SessionState> {
+    const view: SessionView = new SessionView({
+      folder,
+      live,
+      startInspector: this.#options.startInspector,
+      onState: (state) => {
+        if (this.#view === view) this.#options.emit('session', state)
+      },
+      onChanged: ({ revision, flows, more, summary }) => {
+        if (this.#view === view) this.#options.emit('changed', { revision, flows, more, summary })
+      },
+    })
+    // A recording is shown whatever happens to its inspector; a session from disk only once it can be read.
+    if (live) this.#replace(view)
+    try {
+      await view.open()
+    } catch (error) {
+      if (!live) view.dispose()
+      else this.#options.emit('session', { ...view.state(), failure: toFailureReport(error) })
+      throw error
+    }
+    if (!live) this.#replace(view)
+    if (live && this.#recording !== folder) await view.finish()
+    return view.state()
+  }
+
+  #replace(view: SessionView): void {
+    const former = this.#view
+    this.#view = view
+    former?.dispose()
+    this.#options.emit('session', view.state())
+  }
+
+  #ended(): void {
+    for (const resolve of this.#closings) resolve()
+    this.#closings.clear()
+    const folder = this.#recording
+    if (folder === undefined) return
+    this.#recording = undefined
+    if (this.#view?.folder === folder) void this.#view.finish()
+  }
+
+  ask<Type extends InspectorCall>(type: Type, args: Parameters<typeof SessionView.prototype.ask<Type>>[1]): Promise<InspectorResults[Type]> {
+    if (this.#view === undefined) return Promise.reject(new Failure('session-missing', 'no session is open'))
+    return this.#view.ask(type, args)
+  }
+
+  changeSettings(part: Parameters<SettingsFile['change']>[0]): void {
+    this.#options.emit('settings', this.#options.settings.change(part))
+  }
+
+  #tellGate(): void {
+    this.#options.emit('gate', this.gate())
+  }
+
+  dispose(): void {
+    this.#view?.dispose()
+    this.#view = undefined
+  }
+}

@@ -1,0 +1,82 @@
+import type { GateState, Settings } from '#core/contract/bridge.ts'
+import { formatPorts } from '#core/plan/formatPorts.ts'
+
+export type TrayIcon = 'closed' | 'open' | 'draining' | 'trouble'
+export type TrayAction =
+  | { readonly do: 'toggle' | 'close' | 'show' | 'export' | 'quit' }
+  | { readonly do: 'ports'; readonly ports: string }
+export interface TrayItem {
+  readonly label: string
+  readonly type?: 'separator' | 'radio'
+  readonly enabled?: boolean
+  readonly checked?: boolean
+  readonly action?: TrayAction
+  readonly items?: readonly TrayItem[]
+}
+export interface TrayFace {
+  readonly icon: TrayIcon
+  readonly tooltip: string
+  readonly items: readonly TrayItem[]
+}
+
+const separator: TrayItem = { label: '', type: 'separator' }
+const flowsText = (count: number): string => `${count} ${count === 1 ? 'flow' : 'flows'}`
+const short = (ports: string): string => (ports.length > 40 ? `${ports.slice(0, 39)}…` : ports)
+
+/**
+ * The tray as data. Everything on it is in the window too, as some desktops show no tray; the first entry is the toggle, because on
+ * most of them any click opens the menu.
+ */
+export function trayFace(gate: GateState, settings: Settings, hasSession: boolean): TrayFace {
+  const chosen = settings.choice.tcp.trim()
+  const ports = short(gate.plan === undefined ? chosen : formatPorts(gate.plan.tcp))
+  const [icon, tooltip, toggle] = faceOf(gate, ports, short(chosen))
+  const cuttable = gate.phase === 'open' || gate.phase === 'draining'
+  const recents = [...new Set([chosen, ...settings.recentPorts])].filter((entry) => entry !== '')
+  return {
+    icon,
+    tooltip,
+    items: [
+      toggle,
+      ...(cuttable ? [{ label: `Close at once (${flowsText(gate.active)})`, action: { do: 'close' } } satisfies TrayItem] : []),
+      separator,
+      {
+        label: gate.phase === 'closed' ? 'Ports' : 'Ports for the next opening',
+        enabled: recents.length > 0,
+        items: recents.map((entry) => ({ label: short(entry), type: 'radio', checked: entry === chosen, action: { do: 'ports', ports: entry } })),
+      },
+      separator,
+      { label: 'Show window', action: { do: 'show' } },
+      { label: 'Export…', enabled: hasSession, action: { do: 'export' } },
+      separator,
+      { label: 'Quit', action: { do: 'quit' } },
+    ],
+  }
+}
+
+function faceOf(gate: GateState, ports: string, chosen: string): [TrayIcon, string, TrayItem] {
+  const action: TrayAction = { do: 'toggle' }
+  switch (gate.phase) {
+    case 'closed': {
+      const item: TrayItem = chosen === '' ? { label: 'Open gate (choose ports first)', enabled: false } : { label: `Open gate on ${chosen}`, action }
+      return gate.failure === undefined
+        ? ['closed', 'Sluice: gate closed', item]
+        : ['trouble', `Sluice: gate closed – ${gate.failure.message}`.slice(0, 200), item]
+    }
+    case 'opening':
+      return ['draining', `Sluice: opening on ${ports}`, { label: `Opening on ${ports} – cancel`, action }]
+    case 'open': {
+      const trouble = gate.recording === 'stopped' || gate.warnings.length > 0
+      const note = gate.recording === 'stopped' ? ' – recording stopped' : (gate.warnings.at(-1) ?? '') && ` – ${gate.warnings.at(-1) ?? ''}`
+      return [
+        trouble ? 'trouble' : 'open',
+        `Sluice: gate open on ${ports} (${flowsText(gate.active)})${note}`.slice(0, 200),
+        { label: `Gate: open on ${ports} (${flowsText(gate.active)}) – drain and close`, action },
+      ]
+    }
+    case 'draining':
+      return ['draining', `Sluice: draining, ${flowsText(gate.active)} still running`, { label: `Draining on ${ports} (${flowsText(gate.active)} still running)`, enabled: false }]
+    case 'closing':
+      return ['draining', 'Sluice: closing', { label: 'Closing…', enabled: false }]
+  }
+}
