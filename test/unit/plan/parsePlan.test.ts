@@ -1,0 +1,157 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+
+import { Failure } from '#core/contract/failure.ts'
+import { describePlan } from '#core/plan/describePlan.ts'
+import { makePlan } from '#core/plan/makePlan.ts'
+import { holdsCidr, parseCidr } from '#core/plan/parseCidr.ts'
+import { parsePlan } from '#core/plan/parsePlan.ts'
+import { defaultMarks } from '#core/plan/plan.ts'
+
+const good = makePlan({ tcp: '80,443' })
+
+function codeOf(act: () => unknown): string {
+  try {
+    act()
+  } catch (error) {
+    return error instanceof Failure ? error.code : `not a failure: ${String(error)}`
+  }
+  return 'none'
+}
+
+describe('makePlan', () => {
+  test('fills in everything, both scopes included', () => {
+    expect(good).toEqual({
+      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], scope: ['local', 'forwarded'], interfaces: [], users: [], cgroups: [], exclude: [],
+      backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701,
+    })
+  })
+
+  test('is canonical', () => {
+    expect(
+      makePlan({
+        tcp: '81,80', scope: ['forwarded', 'local'], interfaces: ['veth12', 'eth0', 'veth*', 'eth0'], users: [5, 0, 5], cgroups: ['/b/', 'a/c', 'a', '/sys/fs/cgroup/user.slice'],
+        exclude: ['10.1.2.3/8', '10.9.9.9', '2001:DB8:0:0::/32', '::ffff:192.0.2.1'],
+      }),
+    ).toMatchObject({
+      tcp: [{ from: 80, to: 81 }], scope: ['local', 'forwarded'], interfaces: ['eth0', 'veth*'], users: [0, 5], cgroups: ['a', 'b', 'user.slice'],
+      exclude: ['10.0.0.0/8', '192.0.2.1/32', '2001:db8::/32'],
+    })
+  })
+
+  test.each([
+    ['nothing-to-intercept', { tcp: ' ' }],
+    ['udp-unsupported', { tcp: '80', udp: '53' }],
+    ['udp-unsupported', { tcp: '', udp: '53' }],
+    ['bad-ports', { tcp: '80,x' }],
+    ['bad-ports', { tcp: '80', udp: 'x' }],
+    ['bad-user', { tcp: '80', users: [-1] }],
+    ['bad-user', { tcp: '80', users: [1.5] }],
+    ['bad-user', { tcp: '80', users: [0xffff_ffff] }],
+    ['bad-plan', { tcp: '80', scope: [] }],
+    ['bad-plan', { tcp: '80', relayPort: 0 }],
+  ] as const)('%s: %j', (code, wish) => {
+    expect(codeOf(() => makePlan(wish))).toBe(code)
+  })
+
+  test.each(['lo', '', '*', '-eth0', 'a b', 'a/b', 'a"b', "a'b", 'eth0;', 'eth+', 'a\nb', 'a\0b', 'éth0', '..', 'x'.repeat(16), 've*th', 'a{b', '$x'])('interface %j is refused', (name) => {
+    expect(codeOf(() => makePlan({ tcp: '80', interfaces: [name] }))).toBe('bad-interface')
+  })
+  test.each(['eth0', 'enp0s31f6', 'br-0123456789ab', 'eth0.100', 'wg_0', 'veth*', 'docker0'])('interface %j is taken', (name) => {
+    expect(makePlan({ tcp: '80', interfaces: [name] }).interfaces).toEqual([name])
+  })
+  test.each(['', '/', 'a/../b', '.', 'a//b', 'a b', 'a"b', 'a\nb', 'a/./b', '../a', `a/${'x'.repeat(256)}`, 'a;b', 'a{b}'])('cgroup %j is refused', (path) => {
+    expect(codeOf(() => makePlan({ tcp: '80', cgroups: [path] }))).toBe('bad-cgroup')
+  })
+  test('a cgroup as systemd names it is taken', () => {
+    const path = 'user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome\\x2dterminal-12.scope'
+    expect(makePlan({ tcp: '80', cgroups: [path] }).cgroups).toEqual([path])
+  })
+  test.each(['', '10.0.0.0/33', '2001:db8::/129', '10.0.0', '010.0.0.1', '0x0a.0.0.1', '10', 'fe80::1%eth0', 'example.org', '10.0.0.0/-1', '10.0.0.0/8/8', '::1::', '1.2.3.4 } drop', '10.0.0.0/'])('network %j is refused', (text) => {
+    expect(codeOf(() => makePlan({ tcp: '80', exclude: [text] }))).toBe('bad-cidr')
+  })
+})
+
+describe('parsePlan', () => {
+  test.each([null, undefined, 7, 'x', [], {}, { ...good, version: 2 }, { ...good, extra: 1 }, { ...good, tcp: [{ from: 80 }] }, { ...good, tcp: [{ from: 80, to: 1e9 }] }, { ...good, backend: 'pf' }, { ...good, table: 254 }, { ...good, scope: ['all'] }, { ...good, tcp: Array.from({ length: 4097 }, () => ({ from: 1, to: 1 })) }])('shape %#', (input) => {
+    expect(codeOf(() => parsePlan(input))).toBe('bad-plan')
+  })
+  test('ranges that run backwards', () => expect(codeOf(() => parsePlan({ ...good, tcp: [{ from: 90, to: 80 }] }))).toBe('bad-ports'))
+  test.each([
+    { ...defaultMarks, local: defaultMarks.forwarded },
+    { ...defaultMarks, local: 3 },
+    { ...defaultMarks, uplink: 0xffff_ffff },
+    { ...defaultMarks, uplink: 0 },
+  ])('marks %j', (marks) => expect(codeOf(() => parsePlan({ ...good, marks }))).toBe('bad-plan'))
+
+  const anyPlan = fc.record({
+    version: fc.constant(1),
+    tcp: fc.array(fc.tuple(fc.integer({ min: 1, max: 65535 }), fc.nat(500)).map(([from, more]) => ({ from, to: Math.min(65535, from + more) })), { minLength: 1, maxLength: 20 }),
+    udp: fc.constant([]),
+    scope: fc.uniqueArray(fc.constantFrom('local', 'forwarded'), { minLength: 1 }),
+    interfaces: fc.array(fc.constantFrom('eth0', 'eth1', 'eth*', 'e*', 'wg0', 'br-1'), { maxLength: 6 }),
+    users: fc.array(fc.nat(3000), { maxLength: 10 }),
+    cgroups: fc.array(fc.array(fc.constantFrom('a', 'b.slice', 'c@1.service', 'ab'), { minLength: 1, maxLength: 3 }).map((parts) => `/${parts.join('/')}`), { maxLength: 6 }),
+    exclude: fc.array(fc.oneof(fc.tuple(fc.ipV4(), fc.integer({ min: 0, max: 32 })), fc.tuple(fc.ipV6(), fc.integer({ min: 0, max: 128 }))).map(([address, length]) => `${address}/${length}`), { maxLength: 12 }),
+    backend: fc.constantFrom('auto', 'nft', 'iptables', 'iptables-legacy'),
+    relayPort: fc.integer({ min: 1, max: 65535 }),
+    marks: fc.uniqueArray(fc.integer({ min: 0, max: 31 }), { minLength: 3, maxLength: 3 }).map(([a = 0, b = 0, c = 0]) => ({ forwarded: 2 ** a, local: 2 ** b, uplink: 2 ** c })),
+    table: fc.integer({ min: 256, max: 0x7fff_ffff }),
+  })
+
+  test('parsing again changes nothing', () => {
+    fc.assert(
+      fc.property(anyPlan, (input) => {
+        const plan = parsePlan(input)
+        expect(parsePlan(JSON.parse(JSON.stringify(plan)))).toEqual(plan)
+      }),
+    )
+  })
+
+  test('equal wishes in another order have equal JSON', () => {
+    fc.assert(
+      fc.property(anyPlan, (input) => {
+        const turned = { ...input, tcp: input.tcp.toReversed(), scope: input.scope.toReversed(), interfaces: input.interfaces.toReversed(), users: input.users.toReversed(), cgroups: input.cgroups.toReversed(), exclude: input.exclude.toReversed() }
+        expect(JSON.stringify(parsePlan(turned))).toBe(JSON.stringify(parsePlan(input)))
+      }),
+    )
+  })
+
+  test('exclusions cover what was asked and never overlap', () => {
+    fc.assert(
+      fc.property(anyPlan, (input) => {
+        const kept = parsePlan(input).exclude.map(parseCidr)
+        for (const text of input.exclude) expect(kept.some((cidr) => holdsCidr(cidr, parseCidr(text)))).toBe(true)
+        kept.forEach((a, i) => kept.forEach((b, j) => i === j || expect(holdsCidr(a, b)).toBe(false)))
+      }),
+    )
+  })
+
+  test('junk is a failure and nothing else', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.anything(), fc.record({ ...Object.fromEntries(Object.keys(good).map((key) => [key, fc.anything()])) })), (input) => {
+        expect(codeOf(() => parsePlan(input))).not.toMatch(/^not a failure|^none$/)
+      }),
+    )
+  })
+})
+
+describe('describePlan', () => {
+  test('everything', () => {
+    expect(describePlan(good)).toEqual([
+      'TCP ports 80, 443 will be intercepted.',
+      'Programs on this computer are included.',
+      'Devices, containers and virtual machines routed through this computer are included, whichever interface they come in by.',
+      'Connections that exist already are not touched; closing the gate cuts none.',
+    ])
+  })
+  test('narrowed', () => {
+    expect(describePlan(makePlan({ tcp: '80', scope: ['local'], users: [1000, 0], cgroups: ['a'], exclude: ['10.0.0.0/8', '192.0.2.0/24'] }))).toEqual([
+      'TCP port 80 will be intercepted.',
+      'Programs on this computer that run as user 0 or 1000 are included when they run in the cgroup a.',
+      'Devices, containers and virtual machines routed through this computer are left alone.',
+      'Connections to servers in 10.0.0.0/8 or 192.0.2.0/24 are left alone.',
+      'Connections that exist already are not touched; closing the gate cuts none.',
+    ])
+  })
+})

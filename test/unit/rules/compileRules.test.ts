@@ -1,0 +1,136 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+
+import { Failure } from '#core/contract/failure.ts'
+import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
+import { canonicalRules } from '#core/rules/canonicalRules.ts'
+import { chooseBackend } from '#core/rules/chooseBackend.ts'
+import { compileRules } from '#core/rules/compileRules.ts'
+import type { RuleSet } from '#core/rules/ruleSet.ts'
+import { digestRules } from '#probe/digestRules.ts'
+
+const facts: MachineFacts = { tools: [], ipv6: true, interfaces: ['lo', 'eth0', 'wlan0'] }
+const compile = (wish: PlanWish, more: Partial<MachineFacts> = {}): RuleSet => compileRules(makePlan(wish), { ...facts, ...more })
+
+function failureOf(act: () => unknown): Failure {
+  try {
+    act()
+  } catch (error) {
+    if (error instanceof Failure) return error
+    throw error
+  }
+  throw new Error('it did not fail')
+}
+
+describe('compileRules', () => {
+  test('an unknown interface is named together with what there is', () => {
+    const failure = failureOf(() => compile({ tcp: '80', interfaces: ['eth7'] }))
+    expect(failure.code).toBe('unknown-interface')
+    expect(failure.message).toBe('There is no interface eth7 here; there is eth0, wlan0')
+  })
+  test('a beginning need not match anything yet, and interfaces do not matter to local traffic', () => {
+    expect(compile({ tcp: '80', interfaces: ['veth*'] }).sets.interfaces).toEqual(['veth*'])
+    expect(compile({ tcp: '80', interfaces: ['eth7'], scope: ['local'] }).sets.interfaces).toEqual([])
+  })
+  test('an unknown cgroup fails where they could be listed', () => {
+    expect(failureOf(() => compile({ tcp: '80', cgroups: ['a/b'] }, { cgroups: ['a'] })).code).toBe('unknown-cgroup')
+    expect(compile({ tcp: '80', cgroups: ['a/b'] }, { cgroups: ['a', 'a/b'] }).sets.cgroups).toEqual([{ path: 'a/b', level: 2 }])
+    expect(compile({ tcp: '80', cgroups: ['a/b'] }).sets.cgroups).toEqual([{ path: 'a/b', level: 2 }])
+  })
+  test('only what the scope needs', () => {
+    const names = (wish: PlanWish): string[] => compile(wish).chains.map((chain) => chain.name)
+    expect(names({ tcp: '80', scope: ['forwarded'] })).toEqual(['divert', 'take', 'fwd_port', 'fwd_sel', 'pre'])
+    expect(names({ tcp: '80', scope: ['local'] })).toEqual(['divert', 'take_lo', 'pre', 'out_take', 'out_port', 'out_sel', 'out'])
+    expect(names({ tcp: '80', scope: ['local'], users: [1], cgroups: ['a'] })).toEqual(expect.arrayContaining(['out_user', 'out_group']))
+  })
+  test('exclusions swallow and are swallowed by what is never taken', () => {
+    expect(compile({ tcp: '80', exclude: ['169.254.1.0/24', '128.0.0.0/1', 'fe80::1', '::/0'] }).sets.skip).toEqual({ ipv4: ['0.0.0.0/8', '128.0.0.0/1'], ipv6: ['::/0'] })
+  })
+
+  const wishes = fc.record({
+    tcp: fc.constantFrom('80', '1-65535', '80,443,8000-8100'),
+    scope: fc.uniqueArray(fc.constantFrom('local' as const, 'forwarded' as const), { minLength: 1 }),
+    users: fc.array(fc.nat(5), { maxLength: 4 }),
+    cgroups: fc.array(fc.constantFrom('a', 'b/c'), { maxLength: 2 }),
+    interfaces: fc.array(fc.constantFrom('eth0', 'w*'), { maxLength: 2 }),
+  })
+  test('every jump leads to a chain of its own set, without circles, and every chain is reached', () => {
+    fc.assert(
+      fc.property(wishes, (wish) => {
+        const { chains } = compile(wish)
+        const reached = new Set<string>()
+        const walk = (name: string, path: readonly string[]): void => {
+          expect(path).not.toContain(name)
+          reached.add(name)
+          const chain = chains.find((each) => each.name === name)
+          expect(chain, name).toBeDefined()
+          for (const { then } of chain?.steps ?? []) if (then.does === 'jump') walk(then.to, [...path, name])
+        }
+        for (const chain of chains) if (chain.hook !== undefined) walk(chain.name, [])
+        expect([...reached].sort()).toEqual(chains.map((chain) => chain.name).sort())
+      }),
+    )
+  })
+  test('a flow is taken only by its opening packet, under the lease, in a chain that draining empties', () => {
+    fc.assert(
+      fc.property(wishes, (wish) => {
+        for (const chain of compile(wish).chains) {
+          for (const step of chain.steps) {
+            const takes = step.then.does === 'jump' && ['take', 'out_take'].includes(step.then.to)
+            expect(chain.takes === true).toBe(takes)
+            if (takes) expect(step.when.map((match) => match.is)).toEqual(expect.arrayContaining(['tcp-opening', 'leased', 'to-chosen-port']))
+          }
+        }
+      }),
+    )
+  })
+})
+
+describe('canonicalRules', () => {
+  test('does not depend on the order of keys, nor on what is no meaning', () => {
+    const rules = compile({ tcp: '80,443', users: [1], exclude: ['10.0.0.0/8'] })
+    const turned = reverseKeys(rules) as RuleSet
+    expect(Object.keys(turned)).not.toEqual(Object.keys(rules))
+    expect(canonicalRules(turned)).toBe(canonicalRules(rules))
+    expect(digestRules(turned)).toBe(digestRules(rules))
+    expect(canonicalRules({ ...rules, cgroupPrefix: 'unified' })).toBe(canonicalRules(rules))
+    expect(digestRules(compile({ tcp: '80,443', users: [1], exclude: ['10.0.0.0/8'], relayPort: 4000, backend: 'nft' }))).toBe(digestRules(rules))
+  })
+  test('any difference in what is taken is another digest', () => {
+    const wishes: PlanWish[] = [
+      { tcp: '80' }, { tcp: '81' }, { tcp: '80-81' }, { tcp: '80', scope: ['local'] }, { tcp: '80', scope: ['forwarded'] }, { tcp: '80', users: [1] }, { tcp: '80', cgroups: ['a'] },
+      { tcp: '80', interfaces: ['eth0'] }, { tcp: '80', exclude: ['10.0.0.0/8'] }, { tcp: '80', exclude: ['2001:db8::/32'] },
+    ]
+    const digests = wishes.map((wish) => digestRules(compile(wish)))
+    expect(new Set([...digests, digestRules(compile({ tcp: '80' }, { ipv6: false }))]).size).toBe(wishes.length + 1)
+    for (const digest of digests) expect(digest).toMatch(/^[0-9a-f]{64}$/)
+  })
+})
+
+describe('chooseBackend', () => {
+  const tools = (...usable: string[]): Pick<MachineFacts, 'tools'> => ({
+    tools: (['iptables-legacy', 'nft', 'iptables'] as const).map((backend) => (usable.includes(backend) ? { backend, usable: true } : { backend, usable: false, reason: `${backend} sleeps` })),
+  })
+  test.each([
+    [['nft', 'iptables', 'iptables-legacy'], 'nft'],
+    [['iptables', 'iptables-legacy'], 'iptables'],
+    [['iptables-legacy'], 'iptables-legacy'],
+  ])('auto among %j is %s', (usable, best) => expect(chooseBackend({ backend: 'auto' }, tools(...usable))).toBe(best))
+  test('a named one is taken, or missing with its reason', () => {
+    expect(chooseBackend({ backend: 'iptables-legacy' }, tools('nft', 'iptables-legacy'))).toBe('iptables-legacy')
+    const failure = failureOf(() => chooseBackend({ backend: 'nft' }, tools('iptables')))
+    expect([failure.code, failure.message]).toEqual(['backend-missing', 'nft was asked for and cannot be used here: nft sleeps'])
+    expect(failureOf(() => chooseBackend({ backend: 'nft' }, { tools: [] })).message).toContain('nft was not found')
+  })
+  test('none: every reason', () => {
+    const failure = failureOf(() => chooseBackend({ backend: 'auto' }, tools()))
+    expect([failure.code, failure.detail]).toEqual(['no-backend', 'nft: nft sleeps; iptables: iptables sleeps; iptables-legacy: iptables-legacy sleeps'])
+  })
+})
+
+function reverseKeys(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(reverseKeys)
+  if (value === null || typeof value !== 'object') return value
+  return Object.fromEntries(Object.entries(value).reverse().map(([key, inner]) => [key, reverseKeys(inner)]))
+}

@@ -1,0 +1,104 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+
+import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
+import { compileRules } from '#core/rules/compileRules.ts'
+import { previewRules } from '#core/rules/previewRules.ts'
+import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
+import { renderNft } from '#core/rules/renderNft.ts'
+import { renderRoutes } from '#core/rules/renderRoutes.ts'
+import type { RuleSet } from '#core/rules/ruleSet.ts'
+
+const compile = (wish: PlanWish): RuleSet => compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['lo', 'eth0'], cgroupPrefix: 'unified' })
+
+/** The rules of each kind of plan, as text to be read: a change of the compiler shows here as a change of rules. */
+const goldens: Readonly<Record<string, PlanWish>> = {
+  plain: { tcp: '80' },
+  forwarded: { tcp: '80,443,8000-8100', scope: ['forwarded'], interfaces: ['eth0', 'veth*'], exclude: ['10.0.0.0/8', '2001:db8:f::/48'] },
+  local: { tcp: '80,443,8000-8100', scope: ['local'], users: [0, 1000, 1001], cgroups: ['user.slice', 'system.slice/a@1.service'] },
+}
+
+describe.each(Object.entries(goldens))('golden %s', (name, wish) => {
+  test('rules', async () => {
+    for (const { title, text } of previewRules(compile(wish), 50080)) {
+      const file = { nftables: 'nft', 'iptables (IPv4)': 'iptables', 'ip6tables (IPv6)': 'ip6tables', 'Policy routing': 'routes' }[title]
+      await expect(text).toMatchFileSnapshot(`golden/${name}.${file}`)
+    }
+  })
+})
+
+describe('nft', () => {
+  const texts = renderNft(compile(goldens['plain'] ?? { tcp: '' }), { relayPort: 50081, owner: true, leaseSeconds: 4 })
+  test('each text is one line: one transaction for an interactive nft', () => {
+    for (const text of Object.values(texts)) expect(text.match(/\n/g)).toHaveLength(1)
+  })
+  test('the lease has its time, and is not given by load', () => {
+    expect(texts.renew).toBe('flush set inet sluice lease; add element inet sluice lease { tcp timeout 4s }\n')
+    expect(texts.arm).toBe(texts.renew)
+    expect(texts.load).not.toContain('add element')
+  })
+  test('draining empties what takes and the lease, nothing else', () => {
+    expect(texts.drain).toBe('flush chain inet sluice fwd_port; flush chain inet sluice out_port; flush set inet sluice lease\n')
+  })
+  test('an owned table is removed as one', () => {
+    expect(texts.remove).toBe('add table inet sluice { flags owner; }; delete table inet sluice\n')
+  })
+  test('the preview is what is loaded, under one another', () => {
+    const rules = compile(goldens['local'] ?? { tcp: '' })
+    const [preview] = previewRules(rules, 50080, 'nft')
+    expect(`${preview?.text.trimEnd().split('\n').join('; ')}\n`).toBe(renderNft(rules, { relayPort: 50080, owner: false, leaseSeconds: 4 }).load)
+  })
+})
+
+describe('iptables', () => {
+  test('no multiport list is longer than 15, and every port is in one', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.integer({ min: 1, max: 65000 }), fc.nat(2)), { minLength: 1, maxLength: 100 }), (wish) => {
+        const rules = compile({ tcp: wish.map(([from, more]) => `${from}-${from + more}`).join(',') })
+        const { load } = renderIptables(rules, { relayPort: 1, family: 'ipv4' })
+        const lists = [...load.matchAll(/^-A SLUICE_FWD_PORT .*--dports (\S+)/gm)].map((match) => match[1]?.split(',') ?? [])
+        for (const list of lists) expect(list.join(':').split(':').length).toBeLessThanOrEqual(15)
+        expect(lists.flat()).toEqual(rules.sets.tcp.map(({ from, to }) => (from === to ? String(from) : `${from}:${to}`)))
+      }),
+    )
+  })
+  test('draining and disarming declare, and so empty, what takes', () => {
+    const texts = renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv6' })
+    expect(texts.drain).toBe('*mangle\n:SLUICE_FWD_PORT - [0:0]\n:SLUICE_OUT_PORT - [0:0]\nCOMMIT\n')
+    expect(texts.disarm).toBe(texts.drain)
+  })
+  test('remove undoes every line of load that reaches outside', () => {
+    const { load, remove } = renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv4' })
+    const outside = load.split('\n').filter((line) => /^-A (PREROUTING|OUTPUT)/.test(line))
+    expect(outside).toHaveLength(2)
+    for (const line of outside) expect(remove).toContain(line.replace('-A', '-D'))
+    for (const [, chain] of load.matchAll(/^:(\S+) /gm)) expect(remove).toContain(`-X ${chain}\n`)
+  })
+
+  const saved = (lines: string): string => `# Generated\n*nat\n:SLUICE_NOT_THIS_TABLE - [0:0]\nCOMMIT\n*mangle\n:PREROUTING ACCEPT [1:2]\n${lines}COMMIT\n*filter\n:SLUICE_NOR_THIS - [0:0]\nCOMMIT\n`
+  test('sweeping finds nothing where nothing is', () => {
+    expect(sweepIptables('')).toBe('')
+    expect(sweepIptables(saved('-A PREROUTING -j OTHER\n'))).toBe('')
+    expect(sweepIptables('*filter\nCOMMIT\n')).toBe('')
+  })
+  test('sweeping takes each jump by its text, as often as it is there, and leaves others', () => {
+    const text = sweepIptables(saved(':SLUICE_PRE - [0:0]\n:SLUICE_TAKE - [0:0]\n:OTHER - [0:0]\n-A PREROUTING -j SLUICE_PRE\n-A PREROUTING -j OTHER\n-A PREROUTING -i eth0 -j SLUICE_PRE\n-A PREROUTING -j SLUICE_PRE\n-A SLUICE_PRE -j SLUICE_TAKE\n'))
+    expect(text).toBe('*mangle\n:SLUICE_PRE - [0:0]\n:SLUICE_TAKE - [0:0]\n-D PREROUTING -j SLUICE_PRE\n-D PREROUTING -i eth0 -j SLUICE_PRE\n-D PREROUTING -j SLUICE_PRE\n-X SLUICE_PRE\n-X SLUICE_TAKE\nCOMMIT\n')
+  })
+})
+
+describe('routes', () => {
+  test('every addition is taken back by its full text, the last first', () => {
+    const { apply, revert } = renderRoutes(compile({ tcp: '80' }))
+    for (const family of ['-4', '-6']) {
+      const added = apply.filter((argv) => argv[0] === family)
+      const taken = revert.filter((argv) => argv[0] === family)
+      expect(taken).toEqual(added.toReversed().map((argv) => argv.map((word, index) => (index === 2 ? 'del' : word))))
+    }
+    expect(apply.filter((argv) => argv[1] === 'rule').map((argv) => argv.slice(2).join(' ')).slice(0, 3)).toEqual([
+      'add pref 0 fwmark 0x10000000/0x10000000 lookup 7701 protocol 77',
+      'add pref 0 iif lo fwmark 0x2000000/0x2000000 lookup main protocol 77',
+      'add pref 0 fwmark 0x2000000/0x2000000 lookup 7701 protocol 77',
+    ])
+  })
+})
