@@ -38,7 +38,7 @@ async function main(): Promise<void> {
   })
   const rounds = bounded('rounds', values.rounds, 1, 50)
   const seconds = bounded('seconds', values.seconds, 1, 30)
-  const idleFlows = bounded('idle-flows', values['idle-flows'], 0, 8000)
+  const idleFlows = bounded('idle-flows', values['idle-flows'], 0, 5000)
   const threadCounts = values.threads.split(',').map((text) => bounded('threads', text, 1, 16))
   const folder = mkdtempSync(join(tmpdir(), 'sluice-bench-'))
   const lab = await makeLab()
@@ -140,7 +140,7 @@ async function startHaproxy(lab: Lab, folder: string, threads: number): Promise<
   const listen = 50_180
   const text = `global
   nbthread ${threads}
-  maxconn 12000
+  maxconn 6000
 defaults
   mode tcp
   timeout connect 5s
