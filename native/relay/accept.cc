@@ -14,6 +14,7 @@ namespace sluice {
 namespace {
 
 constexpr int kAcceptsATurn = 64;
+constexpr std::uint8_t kLoopDepth = 4;  // own connections behind a new one at which it is a loop and not a chance (UpstreamSet)
 constexpr std::int64_t kWitnessPatience = 50'000'000;  // ns a flow's answer is held back for its program to be found alive
 constexpr std::int64_t kPause = 100'000'000;           // ns without accepting when not even shedding is possible
 
@@ -79,7 +80,8 @@ void Worker::begin(int fd, const Endpoint& client) {
   ++active_;
   ++total_;
   const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows;
-  const bool loop = shared_.upstreams.contains(UpstreamSet::key(client, server));
+  const std::uint8_t depth = shared_.upstreams.depth(UpstreamSet::key(client, server));
+  const bool loop = depth >= kLoopDepth;
 
   const int witness = shared_.witness.load(std::memory_order_relaxed);
   if (flow.local && room && !loop && witness >= 0) {  // before anything else: the program may be gone in a millisecond
@@ -105,7 +107,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   bool watched = false;
   if (upstream.fd >= 0) {
     flow.upstream = UpstreamSet::key(upstream.local, server);
-    shared_.upstreams.insert(flow.upstream);
+    shared_.upstreams.insert(flow.upstream, static_cast<std::uint8_t>(depth + 1));
     flow.inUpstreams = true;
     flow.upstreamEnd = upstream.local;
     watched = watch(flow, kServer);

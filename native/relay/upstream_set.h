@@ -1,4 +1,8 @@
 // The relay's own connections, by both their ends: one that comes back to the relay as a client would go round for ever.
+//
+// Equal ends alone prove nothing: towards the server the relay bears the client's address with a port of its own, so a client may by chance choose the same
+// port for another connection to the same server (one in a thousand, with 30 at a time). So each connection knows how many of ours it
+// has behind it, and only a chain that a chance cannot make is a loop.
 #pragma once
 
 #include <array>
@@ -6,7 +10,7 @@
 #include <cstring>
 #include <mutex>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "net/own_addresses.h"
 
@@ -24,20 +28,23 @@ class UpstreamSet {
   // program's end alone may equal one of ours without any harm.
   static Key key(const Endpoint& from, const Endpoint& to) { return Key{addressBytes(from), addressBytes(to), from.port(), to.port()}; }
 
-  void insert(const Key& key) {
+  // `depth`: how many of the relay's own connections lead to this one, itself included.
+  void insert(const Key& key, std::uint8_t depth) {
     Shard& shard = shardOf(key);
     const std::scoped_lock lock(shard.mutex);
-    shard.keys.insert(key);
+    shard.keys.insert_or_assign(key, depth);
   }
   void erase(const Key& key) {
     Shard& shard = shardOf(key);
     const std::scoped_lock lock(shard.mutex);
     shard.keys.erase(key);
   }
-  [[nodiscard]] bool contains(const Key& key) {
+  // 0: none of ours has these ends.
+  [[nodiscard]] std::uint8_t depth(const Key& key) {
     Shard& shard = shardOf(key);
     const std::scoped_lock lock(shard.mutex);
-    return shard.keys.contains(key);
+    const auto found = shard.keys.find(key);
+    return found == shard.keys.end() ? std::uint8_t{0} : found->second;
   }
 
  private:
@@ -49,7 +56,7 @@ class UpstreamSet {
   };
   struct alignas(64) Shard {
     std::mutex mutex;
-    std::unordered_set<Key, Hash> keys;
+    std::unordered_map<Key, std::uint8_t, Hash> keys;
   };
   Shard& shardOf(const Key& key) { return shards_[(key.fromPort ^ key.toPort) % shards_.size()]; }
 
