@@ -21,7 +21,7 @@ import type { RuleKeeper } from './ruleKeeper.ts'
 import { networkNamespace, readJournal, removeJournal, writeJournal } from './runFolder.ts'
 import type { Journal } from './runFolder.ts'
 import { requireTool, runTool } from './runTool.ts'
-import { hasMangle, takeBack } from './takeBack.ts'
+import { readMangle, takeBack } from './takeBack.ts'
 
 declare const __SLUICE_VERSION__: string | undefined
 const version = typeof __SLUICE_VERSION__ === 'undefined' ? '0.0.0' : __SLUICE_VERSION__
@@ -117,7 +117,7 @@ export class OpenGate {
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
     this.#step('starting the guard')
-    const mangle = backend === 'iptables' ? { ipv4: await hasMangle('ipv4'), ipv6: await hasMangle('ipv6') } : { ipv4: true, ipv6: true }
+    const mangle = { ipv4: await readMangle('ipv4'), ipv6: await readMangle('ipv6') }
     signal.throwIfAborted()
     const journal: Journal = { version: 1, helper: self, backend, table: plan.table, mangle }
     this.#undo.push({ what: 'the journal', run: () => void removeJournal(namespace) })

@@ -8,8 +8,9 @@ import type { Family, RuleSet } from '#core/rules/ruleSet.ts'
 import { startNftHolder } from './nftHolder.ts'
 import type { NftHolder } from './nftHolder.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
-import { findTool, requireTool, runTool } from './runTool.ts'
-import { removeEmptyMangle } from './takeBack.ts'
+import { requireTool, runTool } from './runTool.ts'
+import { restoreMangle } from './takeBack.ts'
+import type { Mangle } from './takeBack.ts'
 
 /** What the gate does with its rules, whichever tool holds them. Every method may be called again. */
 export interface RuleKeeper {
@@ -34,8 +35,8 @@ export interface KeeperOptions {
   readonly relayPort: number
   /** nft tables may be owned by a process. */
   readonly owner: boolean
-  /** Which families' iptables-nft `mangle` stood there before us. */
-  readonly mangle: { readonly ipv4: boolean; readonly ipv6: boolean }
+  /** What of iptables-nft's `mangle` stood there before us. */
+  readonly mangle: { readonly ipv4: Mangle; readonly ipv6: Mangle }
 }
 
 export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options: KeeperOptions): Promise<RuleKeeper> {
@@ -113,7 +114,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
         const saved = await runTool(tool.save, ['-t', iptablesTable])
         const text = sweepIptables(saved.stdout)
         if (text !== '') await restore(tool, text)
-        if (kind === 'nft' && !mangle[tool.family] && findTool('nft') !== undefined) await removeEmptyMangle(tool.family)
+        if (kind === 'nft') await restoreMangle(tool.family, mangle[tool.family])
         loaded.delete(tool.family)
       }),
     onLoss: () => undefined,

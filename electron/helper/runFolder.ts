@@ -13,8 +13,8 @@ const journalShape = v.strictObject({
   helper: identityShape,
   backend: v.picklist(['nft', 'iptables', 'iptables-legacy']),
   table: v.pipe(v.number(), v.integer()),
-  /** Whether `mangle` was there before us, a family: iptables-nft makes it and nobody else would remove it. */
-  mangle: v.strictObject({ ipv4: v.boolean(), ipv6: v.boolean() }),
+  /** Base chains of iptables-nft's `mangle` that were there before us (null: not even the table): it makes them and nobody else would remove them. */
+  mangle: v.strictObject({ ipv4: v.nullable(v.array(v.string())), ipv6: v.nullable(v.array(v.string())) }),
 })
 /** What was put on the machine and by whom; written before the first change, so that whoever finds it knows what to take back. */
 export type Journal = v.InferOutput<typeof journalShape>

@@ -44,7 +44,7 @@ async function removeChains(kind: 'nft' | 'legacy', family: 'ipv4' | 'ipv6', jou
     const result = await runTool(restore, ['--noflush', '-w', '5'], { input: text })
     if (result.exitCode === 0) removed.push(`${program} chains ${chainPrefix}*`)
   }
-  if (kind === 'nft' && journal?.backend === 'iptables' && !journal.mangle[family]) await removeEmptyMangle(family)
+  if (kind === 'nft' && journal?.backend === 'iptables') await restoreMangle(family, journal.mangle[family])
 }
 
 export function legacyTables(family: 'ipv4' | 'ipv6'): string[] {
@@ -52,30 +52,35 @@ export function legacyTables(family: 'ipv4' | 'ipv6'): string[] {
   return existsSync(path) ? readFileSync(path, 'utf8').split('\n') : []
 }
 
-/** Is the family's `mangle` table of iptables-nft there? Asked before ours is put in. */
-export async function hasMangle(family: 'ipv4' | 'ipv6'): Promise<boolean> {
+/** Base chains of a family's `mangle` table as iptables-nft makes it; null: there is no such table. */
+export type Mangle = string[] | null
+
+/** What is there of the family's `mangle`. Asked before ours is put in. */
+export async function readMangle(family: 'ipv4' | 'ipv6'): Promise<Mangle> {
   const nft = findTool('nft')
-  if (nft === undefined) return true
-  const listed = await runTool(nft, ['list', 'tables', family === 'ipv4' ? 'ip' : 'ip6'])
-  return listed.stdout.split('\n').includes(`table ${family === 'ipv4' ? 'ip' : 'ip6'} ${iptablesTable}`)
+  if (nft === undefined) return null
+  const listed = await runTool(nft, ['-j', 'list', 'table', nftFamilyOf(family), iptablesTable])
+  if (listed.exitCode !== 0) return null
+  const parsed = JSON.parse(listed.stdout) as { nftables?: readonly { chain?: { name: string; hook?: string } }[] }
+  return (parsed.nftables ?? []).flatMap(({ chain }) => (chain?.hook === undefined ? [] : [chain.name]))
 }
 
-/** iptables-nft makes a table when it first writes to it and leaves it behind; one that came with us and holds no rule goes with us. */
-export async function removeEmptyMangle(family: 'ipv4' | 'ipv6'): Promise<void> {
+/** iptables-nft makes table and base chains when it first writes to them and leaves them behind: what came with us and holds nothing goes with us. */
+export async function restoreMangle(family: 'ipv4' | 'ipv6', before: Mangle): Promise<void> {
   const nft = findTool('nft')
-  if (nft === undefined) return
-  const name = family === 'ipv4' ? 'ip' : 'ip6'
-  const listed = await runTool(nft, ['-j', 'list', 'table', name, iptablesTable])
-  if (listed.exitCode !== 0) return
-  const parsed = JSON.parse(listed.stdout) as { nftables?: readonly Record<string, unknown>[] }
-  const others = (parsed.nftables ?? []).filter((entry) => !('metainfo' in entry) && !('table' in entry))
-  const builtIn = ['PREROUTING', 'INPUT', 'FORWARD', 'OUTPUT', 'POSTROUTING']
-  const empty = others.every((entry) => {
-    const chain = entry['chain'] as { name?: string; policy?: string } | undefined
-    return chain !== undefined && builtIn.includes(chain.name ?? '') && chain.policy !== 'drop'
-  })
-  if (empty) await runTool(nft, ['delete', 'table', name, iptablesTable])
+  const now = await readMangle(family)
+  if (nft === undefined || now === null) return
+  const name = nftFamilyOf(family)
+  for (const chain of now.filter((each) => before?.includes(each) !== true)) {
+    // A chain somebody put a rule into meanwhile cannot be deleted, and need not be.
+    await runTool(nft, ['delete', 'chain', name, iptablesTable, chain])
+  }
+  if (before !== null) return
+  const left = await runTool(nft, ['-j', 'list', 'table', name, iptablesTable])
+  if (left.exitCode === 0 && !/"(?:chain|set|map|rule)":/.test(left.stdout)) await runTool(nft, ['delete', 'table', name, iptablesTable])
 }
+
+const nftFamilyOf = (family: 'ipv4' | 'ipv6'): 'ip' | 'ip6' => (family === 'ipv4' ? 'ip' : 'ip6')
 
 interface ListedRule {
   readonly priority?: number

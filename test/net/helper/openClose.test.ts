@@ -1,0 +1,112 @@
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import { makeLab } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, makeSession, openArguments, openGate, person, programsIn, snapshot, startTestHelper } from './harness.ts'
+import type { TestHelper } from './harness.ts'
+
+let programs: Awaited<ReturnType<typeof makeProgramFolder>>
+let lab: Lab
+let helper: TestHelper
+let before: string
+
+beforeAll(async () => {
+  programs = await makeProgramFolder()
+})
+afterAll(() => programs.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  before = await snapshot(lab)
+  helper = startTestHelper(lab, programs)
+})
+afterEach(async () => {
+  helper.kill()
+  await lab.remove()
+})
+
+describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
+  test('opens, relays both families and scopes, closes, and leaves everything byte for byte as it was', async () => {
+    const opened = await openGate(helper, programs, backend)
+    expect(opened).toMatchObject({ backend, ipv6: true })
+    for (const from of ['client', 'router'] as const) {
+      for (const family of ['ipv4', 'ipv6'] as const) {
+        expect(await ask(lab, from, family, 8080), `${from} ${family}`).toMatchObject({ ok: true, server: 'origin', relayed: true })
+      }
+    }
+    await helper.event('flows', ({ total }) => total === 4)
+    await helper.request('close', {})
+    expect((await helper.event('closed')).failure).toBeUndefined()
+    expect(await snapshot(lab)).toBe(before)
+    expect(statSync(join(opened.folder, 'capture-000001.pcapng'))).toMatchObject({ uid: person.uid, gid: person.gid })
+    await helper.end()
+    await expectClean(lab, before)
+    await expectDirect(lab)
+  })
+
+  test('leaves a neighbour\'s own rules untouched', async () => {
+    await lab.exec('router', ['iptables-nft', '-t', 'mangle', '-A', 'PREROUTING', '-p', 'udp', '--dport', '7', '-j', 'DROP'])
+    await lab.exec('router', ['nft', 'add table inet neighbour { chain c { type filter hook input priority 0; policy accept; tcp dport 7 drop; }; }'])
+    await lab.exec('router', ['ip', 'rule', 'add', 'pref', '0', 'fwmark', '0x5/0x5', 'lookup', '99'])
+    const withNeighbour = await snapshot(lab)
+    await openGate(helper, programs, backend)
+    expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
+    await helper.request('close', {})
+    expect(await snapshot(lab)).toBe(withNeighbour)
+  })
+
+  test('an app that goes away takes the gate with it', async () => {
+    await openGate(helper, programs, backend)
+    expect(await helper.end()).toBeUndefined()
+    expect(await helper.ended).toBe(0)
+    await expectClean(lab, before)
+    await expectDirect(lab)
+  })
+})
+
+test('the same helper opens again after closing', async () => {
+  await openGate(helper, programs, 'nft')
+  await helper.request('close', {})
+  const folder = makeSession(programs, 'again')
+  await helper.request('open', openArguments(folder, 'nft'))
+  expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
+  await helper.end()
+  await expectClean(lab, before)
+})
+
+test('the relay and its witness are the person\'s, with two capabilities and with two others', async () => {
+  await openGate(helper, programs, 'nft')
+  const relay = readFileSync(`/proc/${String(findProcess(lab, (line) => line.endsWith('/sluice-relay')))}/status`, 'utf8')
+  expect(relay).toMatch(/^Uid:\t65534\t65534\t65534\t65534$/m)
+  expect(relay).toMatch(/^CapEff:\t0000000000002400$/m)
+  expect(relay).toMatch(/^CapBnd:\t0000000000000000$/m)
+  expect(relay).toMatch(/^NoNewPrivs:\t1$/m)
+  await helper.request('close', {})
+})
+
+test('refuses a digest that is not of its own rules, and changes nothing', async () => {
+  await helper.request('hello', { protocol: 1 })
+  const folder = makeSession(programs, 'digest')
+  await expect(helper.request('open', { ...openArguments(folder, 'nft'), digest: '0'.repeat(64) })).rejects.toMatchObject({ code: 'digest-mismatch' })
+  expect(await snapshot(lab)).toBe(before)
+  expect(programsIn(lab)).toHaveLength(1)
+})
+
+test('a folder the person may not write to ends the opening, and everything is back', async () => {
+  await helper.request('hello', { protocol: 1 })
+  await expect(helper.request('open', openArguments('/root', 'nft'))).rejects.toMatchObject({ code: 'cannot-write' })
+  expect(await snapshot(lab)).toBe(before)
+  expect(programsIn(lab)).toHaveLength(1)
+  await helper.end()
+  await expectClean(lab, before)
+})
+
+test('hello must come first', async () => {
+  const folder = makeSession(programs, 'early')
+  await expect(helper.request('open', openArguments(folder, 'nft'))).rejects.toMatchObject({ code: 'protocol' })
+  await expect(helper.request('drain', {})).rejects.toMatchObject({ code: 'protocol' })
+})
