@@ -49,7 +49,7 @@ export default defineConfig(({ mode }) => {
           format: kind.format,
           entryFileNames: `[name].${kind.ending}`,
           chunkFileNames: `shared-[name].${kind.ending}`,
-          ...(mode === 'node' || mode === 'main' ? {} : { inlineDynamicImports: true }),
+          ...(mode === 'node' || mode === 'main' ? {} : { codeSplitting: false }),
         },
       },
     },
