@@ -1,0 +1,252 @@
+import { availableParallelism } from 'node:os'
+import { basename, resolve } from 'node:path'
+
+import { execa } from 'execa'
+
+import type { GateState } from '#core/contract/bridge.ts'
+import { Failure, fromFailureReport } from '#core/contract/failure.ts'
+import { parseValue } from '#core/filter/parseValue.ts'
+import { fieldOf } from '#core/filter/fields.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { chooseBackend } from '#core/rules/chooseBackend.ts'
+import { compileRules } from '#core/rules/compileRules.ts'
+import { startHelper } from '#elevate/startHelper.ts'
+import type { HelperConnection } from '#elevate/helperConnection.ts'
+import { Gate } from '#gate/gate.ts'
+import { createSessionFolder } from '#gate/sessionFolder.ts'
+import { digestRules } from '#probe/digestRules.ts'
+import { probeMachine } from '#probe/probeMachine.ts'
+import { startInspector } from '#session/inspectorClient.ts'
+import type { InspectorClient } from '#session/inspectorClient.ts'
+import { jsonView, lineView, liveView } from './captureView.ts'
+import type { CaptureView } from './captureView.ts'
+import type { Command } from './command.ts'
+import { FlowFollow } from './followFlows.ts'
+import { counted } from './format.ts'
+import type { Output } from './output.ts'
+import { parseDuration, startTimer } from './parseDuration.ts'
+import { parseOptions, takePositionals } from './parseOptions.ts'
+import { planOf, planShapes } from './planOptions.ts'
+import { version } from './version.ts'
+
+const shapes = {
+  ...planShapes,
+  output: { type: 'string', short: 'o' },
+  for: { type: 'string' },
+  json: { type: 'boolean' },
+  'no-payload': { type: 'boolean' },
+  'max-bytes': { type: 'string' },
+  'max-flow-bytes': { type: 'string' },
+  threads: { type: 'string' },
+} as const
+
+export const captureCommand: Command = {
+  name: 'capture',
+  summary: 'opens the gate and records what flows through it',
+  usage: `sluice capture --tcp PORTS -o NAME.sluice [--for 30s] [--json] [--no-payload] [--max-bytes N] [--max-flow-bytes N] [--threads N]
+               and the choices of sluice plan: --scope --iface --user --cgroup --exclude --backend --port
+
+Prints one line beginning with READY when the gate is open, then the flows: a live table on a terminal, else a line for each that is over.
+Interrupt it (Ctrl+C) and it drains: no new flow is taken, those that run end by themselves, then the gate closes. Interrupt it again and it closes at
+once. Needs administrator rights: asks through polkit, or run it with sudo.
+
+  -o NAME          the session folder to make; never an existing one (NAME.sluice)
+  --for DURATION   drains and closes by itself: 200ms, 30s, 5m, 2h, 1d
+  --no-payload     records who spoke with whom, when and how much, not what
+  --max-bytes N    stops recording payload after so many bytes (500M, 2GiB); relaying goes on
+  --max-flow-bytes N  the same for each flow
+  --threads N      relaying threads
+  --json           one event a line: step, ready, gate, opened, ended, warning, closed`,
+  async run(args, output) {
+    const { values, positionals } = parseOptions(args, shapes)
+    takePositionals(positionals)
+    if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
+    const duration = values.for === undefined ? undefined : parseDuration(values.for)
+    const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), threads: threads(values.threads) }
+    const plan = await planOf(values)
+    const digest = await digestOf(plan)
+    const typed = resolve(values.output)
+    const folder = typed.endsWith('.sluice') ? typed : `${typed}.sluice`
+    const live = values.json !== true && output.isTerminal ? liveView(output) : undefined
+    const view = live ?? (values.json === true ? jsonView(output) : lineView(output))
+    try {
+      return await new Capture({ plan, digest, folder, payload: values['no-payload'] !== true, ...limits, ...(duration === undefined ? {} : { duration }) }, view, output).run()
+    } finally {
+      live?.stop()
+    }
+  },
+}
+
+function size(option: string, text: string | undefined): number | null {
+  if (text === undefined) return null
+  const value = parseValue(fieldOf('bytes'), text)
+  if (value?.type !== 'number' || value.number < 0) throw new Failure('usage', `--${option} takes a number of bytes such as 500M or 2GiB, not "${text}"`)
+  return Math.floor(value.number)
+}
+function threads(text: string | undefined): number {
+  // More than a few is seldom of use and takes from the programs that are watched.
+  if (text === undefined) return Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)))
+  if (!/^\d{1,2}$/.test(text) || Number(text) < 1 || Number(text) > 64) throw new Failure('usage', `--threads takes a number from 1 to 64, not "${text}"`)
+  return Number(text)
+}
+
+/** Compiled here before anybody is asked for a password; the helper compiles again and compares. */
+async function digestOf(plan: InterceptionPlan): Promise<string> {
+  const facts = await probeMachine({ privileged: process.geteuid?.() === 0 })
+  chooseBackend(plan, facts)
+  return digestRules(compileRules(plan, facts))
+}
+
+interface CaptureWish {
+  readonly plan: InterceptionPlan
+  readonly digest: string
+  readonly folder: string
+  readonly payload: boolean
+  readonly maxBytes: number | null
+  readonly maxBytesPerFlow: number | null
+  readonly threads: number
+  readonly duration?: number
+}
+const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** One recording from opening to closing. The gate never waits for the inspector: whatever becomes of that, traffic flows and is recorded. */
+class Capture {
+  private readonly wish: CaptureWish
+  private readonly view: CaptureView
+  private readonly output: Output
+  private readonly gate: Gate
+  private relayPort = 0
+  private took = 0
+  private inspector: InspectorClient | undefined
+  private follow: FlowFollow | undefined
+  private inspectorTold = false
+  private ending = false
+  private warnings: readonly string[] = []
+
+  constructor(wish: CaptureWish, view: CaptureView, output: Output) {
+    this.wish = wish
+    this.view = view
+    this.output = output
+    this.gate = new Gate({ startHelper: (options) => this.startHelper(options), digest: () => Promise.resolve(wish.digest) })
+  }
+
+  async run(): Promise<number> {
+    const { plan, folder, payload, maxBytes, maxBytesPerFlow, threads: count, duration } = this.wish
+    await createSessionFolder(folder, { plan, payload, version })
+    const closed = new Promise<GateState>((done) => this.gate.onState((state) => {
+      this.hear(state)
+      if (state.phase === 'closed') done(state)
+    }))
+    const interrupt = (): void => this.interrupt()
+    for (const signal of signals) process.on(signal, interrupt)
+    this.output.gone.addEventListener('abort', () => this.leave(), { once: true })
+    let endTimer: (() => void) | undefined
+    try {
+      try {
+        await this.gate.open(plan, { folder, payload, maxBytes, maxBytesPerFlow, threads: count })
+      } catch (error) {
+        await removeFolder(folder)
+        throw error
+      }
+      await this.view.ready({ plan, backend: this.gate.state().backend ?? 'unknown', relayPort: this.relayPort, session: folder, took: this.took })
+      if (duration !== undefined) endTimer = startTimer(duration, () => this.leave())
+      if (this.output.gone.aborted) this.leave()
+      void this.startInspector()
+      const state = await closed
+      endTimer?.()
+      await this.finishInspector()
+      await this.view.closed(state, basename(folder))
+      if (state.failure !== undefined) throw fromFailureReport(state.failure)
+      return 0
+    } finally {
+      endTimer?.()
+      for (const signal of signals) process.off(signal, interrupt)
+      await this.inspector?.stop()
+      await this.gate.dispose()
+    }
+  }
+
+  /** The relay's port is in the helper's answer alone. */
+  private async startHelper(options: { readonly signal: AbortSignal }): Promise<HelperConnection> {
+    const helper = await startHelper(options)
+    const request: HelperConnection['request'] = async (type, args) => {
+      const result = await helper.request(type, args)
+      if (type === 'open') ({ relayPort: this.relayPort, took: this.took } = result as { relayPort: number; took: number })
+      return result
+    }
+    return { ...helper, request }
+  }
+
+  /** Drains; asked again, whatever the first reason was, closes at once. */
+  private interrupt(): void {
+    const { phase, active } = this.gate.state()
+    if (phase === 'opening' || this.ending) {
+      this.ending = true
+      void this.gate.close()
+      return
+    }
+    this.ending = true
+    if (active > 0) this.view.note(`draining: ${counted(active, 'flow')} still ${active === 1 ? 'runs' : 'run'}; interrupt again to close at once`)
+    void this.gate.drain()
+  }
+
+  /** The time is up, or nobody listens any more. */
+  private leave(): void {
+    if (this.ending) return
+    const { phase } = this.gate.state()
+    if (phase === 'open') this.interrupt()
+    // Nobody will ever read READY.
+    else if (phase === 'opening') void this.gate.close()
+  }
+
+  private hear(state: GateState): void {
+    if (state.phase === 'opening' && state.step !== undefined) this.view.step(state.step)
+    for (const warning of state.warnings) if (!this.warnings.includes(warning)) this.view.warning(warning)
+    this.warnings = state.warnings
+    this.view.gate(state)
+  }
+
+  private async startInspector(): Promise<void> {
+    try {
+      const inspector = startInspector({ folder: this.wish.folder })
+      this.inspector = inspector
+      const follow = new FlowFollow(inspector, this.view)
+      this.follow = follow
+      inspector.onEvent((event) => {
+        if (event.event === 'changed') follow.changed(event.flows, event.more).catch((error: unknown) => this.inspectorFailed(error))
+      })
+      inspector.onExit(() => this.inspectorFailed(new Failure('inspector-died', 'the inspector ended')))
+      await inspector.request('open', { folder: this.wish.folder, live: true })
+      await follow.changed([], true)
+    } catch (error) {
+      this.inspectorFailed(error)
+    }
+  }
+
+  private async finishInspector(): Promise<void> {
+    if (this.inspector === undefined || this.inspectorTold) return
+    try {
+      await this.inspector.request('finish', {})
+      await this.follow?.finish()
+    } catch (error) {
+      this.inspectorFailed(error)
+    }
+    this.inspectorTold = true
+    await this.inspector.stop()
+  }
+
+  /** Said once: traffic and recording do not depend on it. */
+  private inspectorFailed(error: unknown): void {
+    if (this.inspectorTold) return
+    this.inspectorTold = true
+    const message = error instanceof Error ? error.message : String(error)
+    this.view.note(`flows cannot be listed now (${message}); recording goes on, sluice flows lists them later`)
+  }
+}
+
+/** What a failed opening made. As the person it was made for: root follows nobody's path. */
+async function removeFolder(folder: string): Promise<void> {
+  const [uid, gid] = [process.env['SUDO_UID'], process.env['SUDO_GID']]
+  const person = process.geteuid?.() === 0 && uid !== undefined && gid !== undefined && /^\d+$/.test(uid) && /^\d+$/.test(gid) ? { uid: Number(uid), gid: Number(gid) } : {}
+  await execa('/usr/bin/rm', ['-rf', '--one-file-system', '--', folder], { reject: false, ...person })
+}

@@ -1,0 +1,47 @@
+import { describePlan } from '#core/plan/describePlan.ts'
+import { chooseBackend } from '#core/rules/chooseBackend.ts'
+import { compileRules } from '#core/rules/compileRules.ts'
+import { previewRules } from '#core/rules/previewRules.ts'
+import { digestRules } from '#probe/digestRules.ts'
+import { probeMachine } from '#probe/probeMachine.ts'
+import type { Command } from './command.ts'
+import { parseOptions, takePositionals } from './parseOptions.ts'
+import { planOf, planShapes } from './planOptions.ts'
+import { printable } from './printable.ts'
+
+export const planCommand: Command = {
+  name: 'plan',
+  summary: 'says what opening the gate would do, in words and in rules; changes nothing',
+  usage: `sluice plan --tcp PORTS [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
+            [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--json]
+
+Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
+
+  --tcp PORTS      ports and ranges: 80,443,8000-8100
+  --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (both)
+  --iface IF       forwarded flows that come in here, "veth*" for all that begin so (every interface)
+  --user U         local flows of this user, by name or number (every user)
+  --cgroup PATH    local flows of this cgroup, below /sys/fs/cgroup (every one)
+  --exclude CIDR   servers to leave alone
+  --backend B      the tool that loads the rules (auto: nft where it can be used)
+  --port PORT      first port the relay tries on loopback (50080)
+  --json           one object: plan, backend, description, texts, digest
+Lists may be written with commas, or by giving the option again.`,
+  async run(args, output) {
+    const { values, positionals } = parseOptions(args, { ...planShapes, json: { type: 'boolean' } })
+    takePositionals(positionals)
+    const plan = await planOf(values)
+    const facts = await probeMachine({ privileged: process.geteuid?.() === 0 })
+    const backend = chooseBackend(plan, facts)
+    const rules = compileRules(plan, facts)
+    const preview = { plan, backend, description: describePlan(plan), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
+    if (values.json === true) {
+      await output.json(preview)
+      return 0
+    }
+    for (const sentence of preview.description) await output.line(printable(sentence))
+    await output.line(`The rules are loaded by ${backend}. Nothing was changed now.`)
+    for (const { title, text } of preview.texts) await output.write(`\n# ${title}\n${text.trimEnd().split('\n').map(printable).join('\n')}\n`)
+    return 0
+  },
+}

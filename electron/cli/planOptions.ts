@@ -1,0 +1,66 @@
+import { execa } from 'execa'
+
+import { Failure } from '#core/contract/failure.ts'
+import { nearest } from '#core/filter/nearest.ts'
+import { makePlan } from '#core/plan/makePlan.ts'
+import type { BackendChoice, InterceptionPlan, Scope } from '#core/plan/plan.ts'
+import type { Options, OptionShapes } from './parseOptions.ts'
+
+/** What `plan` and `capture` share. */
+export const planShapes = {
+  tcp: { type: 'string', multiple: true },
+  udp: { type: 'string', multiple: true },
+  scope: { type: 'string', multiple: true },
+  iface: { type: 'string', multiple: true, short: 'i' },
+  user: { type: 'string', multiple: true },
+  cgroup: { type: 'string', multiple: true },
+  exclude: { type: 'string', multiple: true },
+  backend: { type: 'string' },
+  port: { type: 'string' },
+} as const satisfies OptionShapes
+
+const scopes = ['local', 'forwarded'] as const
+const backends = ['auto', 'nft', 'iptables', 'iptables-legacy'] as const
+
+/** Values of an option that may stand several times and hold lists: "a,b" and "-x a -x b" alike. */
+function listed(values: readonly string[] | undefined): string[] {
+  return (values ?? []).flatMap((value) => value.split(',')).map((value) => value.trim()).filter((value) => value !== '')
+}
+
+function oneOf<const Choice extends string>(option: string, value: string, choices: readonly Choice[]): Choice {
+  const found = choices.find((choice) => choice === value)
+  if (found !== undefined) return found
+  const close = nearest(value, choices)
+  throw new Failure('usage', `--${option} takes ${choices.join(', ')}, not "${value}"${close === undefined ? '' : ` (did you mean ${close}?)`}`)
+}
+
+/** A name or a number as user id. */
+async function userId(user: string): Promise<number> {
+  if (/^\d{1,10}$/.test(user)) return Number(user)
+  // Not /etc/passwd alone: names may come from a directory service.
+  const { stdout, failed } = await execa('/usr/bin/id', ['-u', '--', user], { reject: false, timeout: 10_000 })
+  if (failed || !/^\d+$/.test(stdout.trim())) throw new Failure('bad-user', `there is no user "${user}"`)
+  return Number(stdout.trim())
+}
+
+/** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `udp-unsupported`, `usage`. */
+export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
+  if (options.tcp === undefined && options.udp === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp, for example --tcp 80,443')
+  const users = await Promise.all(listed(options.user).map(userId))
+  const scope = listed(options.scope).map((each): Scope => oneOf('scope', each, scopes))
+  const backend: BackendChoice = oneOf('backend', options.backend ?? 'auto', backends)
+  if (options.port !== undefined && !(/^\d{1,5}$/.test(options.port) && Number(options.port) >= 1 && Number(options.port) <= 65_535)) throw new Failure('bad-ports', `--port takes the relay's first port, 1 to 65535, not "${options.port}"`)
+  if (options.scope !== undefined && scope.length === 0) throw new Failure('usage', '--scope takes local, forwarded or both')
+  return makePlan({
+    // Not joined from cleaned parts: the parser names what is wrong in what was typed.
+    tcp: (options.tcp ?? []).join(','),
+    udp: (options.udp ?? []).join(','),
+    ...(scope.length === 0 ? {} : { scope }),
+    interfaces: listed(options.iface),
+    users,
+    cgroups: listed(options.cgroup),
+    exclude: listed(options.exclude),
+    backend,
+    ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),
+  })
+}
