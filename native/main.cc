@@ -25,6 +25,7 @@ namespace sluice {
 namespace {
 
 constexpr int kControl = 3;
+constexpr int kWitnessPatience = 5000; // ms for its start
 constexpr int kFinishPatience = 4000;  // ms for the rest of the capture
 
 [[noreturn]] void giveUp(Channel& channel, std::string_view code, std::string_view message, std::string_view detail) {
@@ -60,6 +61,16 @@ StartMessage awaitStart(Channel& channel, int signals) {
   }
 }
 
+// The witness answers for the first time when it has given up its own rights; "ready" is not said before.
+bool witnessIsThere(int channel) {
+  Endpoint nobody;
+  nobody.storage.ss_family = AF_INET;
+  if (!sendQuestion(channel, WitnessQuestion{0, nobody, nobody})) return false;
+  pollfd waiting{channel, POLLIN, 0};
+  bool ended = false;
+  return ::poll(&waiting, 1, kWitnessPatience) == 1 && receiveAnswer(channel, ended).has_value();
+}
+
 int run() {
   if (::fcntl(kControl, F_GETFD) < 0) {
     std::fputs("sluice-relay is started by Sluice itself and does nothing on its own.\n", stderr);
@@ -69,7 +80,7 @@ int run() {
   Channel channel(kControl);
   const StartMessage start = awaitStart(channel, signals);
   raiseDescriptorLimit();
-  const int witness = start.attribute ? startWitness() : -1;
+  int witness = start.attribute ? startWitness() : -1;
   if (const std::string problem = dropPrivileges(start); !problem.empty()) {
     giveUp(channel, "internal", "The relay could not give up its rights", problem);
   }
@@ -88,6 +99,7 @@ int run() {
   const std::unique_ptr<Recorder> recorder = Recorder::open(options, error);
   if (!recorder) giveUp(channel, "capture-unwritable", "The session folder cannot be written", std::strerror(error));
 
+  if (witness >= 0 && !witnessIsThere(witness)) witness = -1;
   Listeners listeners = openListeners(start.port, start.portTries, start.ipv6, start.threads);
   switch (listeners.failure) {
     case Listeners::Failure::kNone: break;

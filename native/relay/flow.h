@@ -34,6 +34,7 @@ struct Link {
   bool readable = false, writable = false;  // as far as known; edge-triggered
   bool exhaustive = false;                  // end of stream or urgent data is near: a short read does not mean that nothing is left
   bool failed = false;                      // the kernel reported an error
+  int error = 0;                            // which, where it has been taken from the socket already
 };
 
 struct alignas(64) Flow {

@@ -24,7 +24,14 @@ void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
   if ((events & EPOLLERR) != 0) link.failed = true;
   switch (flow.state) {
     case FlowState::kConnecting:
-      if (link.failed || (side == kServer && (events & EPOLLHUP) != 0)) return fail(flow, side, takeError(link.fd));
+      if (link.failed || (side == kServer && (events & EPOLLHUP) != 0)) {
+        const int error = takeError(link.fd);
+        if (side == kClient || (error != ECONNRESET && error != EPIPE)) return fail(flow, side, error);
+        // Connected and reset before we looked (a handshake that is reset says ECONNREFUSED): what it sent comes first.
+        link.failed = true;
+        link.error = error;
+        return onConnected(flow);
+      }
       if (side == kServer && link.writable) onConnected(flow);
       return;
     case FlowState::kDraining:
@@ -52,7 +59,7 @@ void Worker::pump(Flow& flow) {
   for (const Side side : {kClient, kServer}) {
     if (!flow.side[side].failed) continue;
     if (side == kServer && flow.awaiting) continue;  // release() looks again
-    const int error = takeError(flow.side[side].fd);
+    const int error = flow.side[side].error != 0 ? flow.side[side].error : takeError(flow.side[side].fd);
     return fail(flow, side, error != 0 ? error : ECONNRESET);
   }
   checkEnd(flow);
@@ -104,6 +111,7 @@ void Worker::move(Flow& flow, Direction direction) {
       source.readable = false;
       return;
     }
+    if (got == 0 && source.error != 0) return fail(flow, from, source.error);  // the error is taken, so the kernel says "end"
     if (got == 0) {
       way.ended = true;
       if (!flow.way[0].ended || !flow.way[1].ended) flow.by = from == kClient ? ClosedBy::kClient : ClosedBy::kServer;
