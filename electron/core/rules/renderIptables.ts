@@ -11,6 +11,7 @@ export interface IptablesOptions {
  * Texts for `iptables-restore --noflush` (`ip6tables-restore` for IPv6), each one transaction. There is no lease here: TPROXY drops what it takes when nobody
  * listens, so a guard process must restore `disarm` (the same as `drain`) as soon as the relay does not answer, and `load` takes at once.
  * `remove` takes back exactly one `load` and fails as a whole if something of it is gone; `sweepIptables` takes back whatever there is.
+ * What stays is what iptables itself makes when it first loads anything: the table's empty built-in chains.
  */
 export interface IptablesTexts {
   readonly load: string
@@ -75,7 +76,8 @@ function conditionsOf(ruleSet: RuleSet, match: Match, family: Family): string[] 
     case 'original-direction': return ['-m conntrack --ctdir ORIGINAL']
     case 'marked': return [`-m mark --mark ${masked(match.mark)}`]
     case 'flow-marked': return [`-m connmark --mark ${masked(match.mark)}`]
-    case 'to-elsewhere': return ['-m addrtype --dst-type UNICAST']
+    // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
+    case 'to-elsewhere': return [`-m addrtype --dst-type UNICAST${family === 'ipv4' ? '' : ' -m addrtype ! --dst-type LOCAL,ANYCAST'}`]
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
     case 'to-chosen-port': return portLists(sets.tcp).map((ports) => `-m multiport --dports ${ports}`)
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)

@@ -1,0 +1,96 @@
+import type { Backend } from '#core/plan/plan.ts'
+import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
+import { compileRules } from '#core/rules/compileRules.ts'
+import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
+import { renderNft } from '#core/rules/renderNft.ts'
+import { renderRoutes } from '#core/rules/renderRoutes.ts'
+import { iptablesTools } from '#probe/tools.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+export interface AppliedRules {
+  /** nft only; does nothing elsewhere. */
+  renew(): Promise<void>
+  drain(): Promise<void>
+  /** Rules and routes. Idempotent: iptables is swept by what is there. */
+  remove(): Promise<void>
+  /** Rules and routes by the text that belongs to what was loaded. */
+  removeExactly(): Promise<void>
+}
+
+export interface ApplyOptions {
+  readonly backend: Backend
+  readonly relayPort: number
+  readonly leaseSeconds?: number
+  readonly cgroupPrefix?: string
+}
+
+/** Compiles a wish and brings its rules into the laboratory's router by the real tools, in the helper's order: rules, routes, lease. */
+export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix }: ApplyOptions): Promise<AppliedRules> {
+  const rules = compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
+  const routes = renderRoutes(rules)
+  const unroute = async (): Promise<void> => {
+    for (const argv of routes.revert) await lab.exec('router', ['ip', ...argv], { reject: false })
+  }
+  const route = async (): Promise<void> => {
+    for (const argv of routes.apply) await lab.exec('router', ['ip', ...argv])
+  }
+
+  if (backend === 'nft') {
+    const nft = (text: string): Promise<unknown> => lab.exec('router', ['nft', '-f', '-'], { input: text })
+    const texts = renderNft(rules, { relayPort, owner: false, leaseSeconds })
+    await nft(texts.load)
+    await route()
+    await nft(texts.arm)
+    const remove = async (): Promise<void> => {
+      await nft(texts.remove)
+      await unroute()
+    }
+    return {
+      renew: async () => void (await nft(texts.renew)),
+      drain: async () => void (await nft(texts.drain)),
+      remove,
+      removeExactly: remove,
+    }
+  }
+
+  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), texts: renderIptables(rules, { relayPort, family }) }))
+  const restore = (tool: string, text: string): Promise<unknown> => lab.exec('router', [tool, '--noflush'], { input: text })
+  await route()
+  for (const tool of tools) await restore(tool.restore, tool.texts.load)
+  return {
+    renew: () => Promise.resolve(),
+    async drain() {
+      for (const tool of tools) await restore(tool.restore, tool.texts.drain)
+    },
+    async remove() {
+      for (const tool of tools) {
+        const text = sweepIptables((await lab.exec('router', [tool.save, '-t', 'mangle'])).stdout)
+        if (text !== '') await restore(tool.restore, text)
+      }
+      await unroute()
+    },
+    async removeExactly() {
+      for (const tool of tools) await restore(tool.restore, tool.texts.remove)
+      await unroute()
+    },
+  }
+}
+
+/** Everything of the router's rules and routes, as its tools list it; without packet counters and the time of day. */
+export async function listRules(lab: Lab): Promise<string> {
+  const commands = [
+    ['nft', '--stateless', 'list', 'ruleset'],
+    ...(['iptables', 'iptables-legacy'] as const).flatMap((backend) => (['ipv4', 'ipv6'] as const).map((family) => [iptablesTools(backend, family).save])),
+    ...['-4', '-6'].flatMap((family) => [['ip', family, 'rule', 'show'], ['ip', family, 'route', 'show', 'table', 'all']]),
+  ]
+  const texts: string[] = []
+  for (const argv of commands) texts.push(`## ${argv.join(' ')}\n${(await lab.exec('router', argv)).stdout}`)
+  return texts.join('\n').replace(/^# (Generated|Completed).*\n/gm, '').replace(/\[[0-9]+:[0-9]+\]/g, '[0:0]')
+}
+
+/** iptables makes its built-in chains when it first loads anything, and never takes them away. */
+export async function primeIptables(lab: Lab): Promise<void> {
+  for (const backend of ['iptables', 'iptables-legacy'] as const) {
+    for (const family of ['ipv4', 'ipv6'] as const) await lab.exec('router', [iptablesTools(backend, family).restore, '--noflush'], { input: '*mangle\n:PRIME - [0:0]\n-A PREROUTING -j PRIME\n-A OUTPUT -j PRIME\n-D PREROUTING -j PRIME\n-D OUTPUT -j PRIME\n-X PRIME\nCOMMIT\n' })
+  }
+}
