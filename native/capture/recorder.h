@@ -41,8 +41,8 @@ struct RecorderOptions {
   std::string folder;                              // of the session; must exist
   std::string version;                             // for shb_userappl and the session fact
   bool payload = true;
-  std::optional<std::uint64_t> maxBytesPerFlow;    // payload bytes kept of a flow, both directions together
-  std::optional<std::uint64_t> maxBytes;           // size of the file at which payload is no longer kept (facts are)
+  std::optional<std::uint64_t> maxBytesPerFlow{};   // payload bytes kept of a flow, both directions together
+  std::optional<std::uint64_t> maxBytes{};         // size of the file at which payload is no longer kept (facts are)
   std::size_t tracks = 1;                          // relaying threads
   std::size_t memory = 32U << 20U;                 // bytes waiting for the disk, all tracks together (at least 256 KiB a track are taken)
   ssize_t (*write)(int, const struct iovec*, int) = nullptr;  // instead of writev(2): tests script a slow, short or failing disk
