@@ -18,6 +18,7 @@ constexpr std::uint32_t kSectionHeader = 0x0A0D0D0A, kInterfaceDescription = 1, 
 constexpr std::uint32_t kSluicePen = 32473;     // for examples, RFC 5612
 constexpr std::uint32_t kWiresharkPen = 32622;
 constexpr std::size_t kFlagsOption = 12;        // epb_flags and the end of options
+constexpr std::size_t kProcessOption = 12;      // epb_processid_threadid
 
 template <typename Value>
 std::byte* put(std::byte* out, Value value) {
@@ -119,15 +120,15 @@ void eachWord(const Program& program, Each each) {
 
 }  // namespace
 
-std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload) {
-  return 28 + padded((v4 ? 20U : 40U) + tcpHeader(flags) + payload) + kFlagsOption + 4;
+std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload, bool named) {
+  return 28 + padded((v4 ? 20U : 40U) + tcpHeader(flags) + payload) + kFlagsOption + (named ? kProcessOption : 0) + 4;
 }
 
 std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload) {
   const bool v4 = segment.from->v4();
   const std::size_t tcp = tcpHeader(segment.flags);
   const std::size_t captured = (v4 ? 20U : 40U) + tcp + payload.size();
-  const std::size_t size = 28 + padded(captured) + kFlagsOption + 4;
+  const std::size_t size = packetSize(v4, segment.flags, payload.size(), segment.pid != 0);
   const auto stamp = static_cast<std::uint64_t>(segment.nanoseconds);
 
   std::byte* at = out;
@@ -184,6 +185,12 @@ std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const 
   at = put(at, std::uint16_t{2});        // epb_flags
   at = put(at, std::uint16_t{4});
   at = put(at, std::uint32_t{segment.direction == Direction::kUp ? 2U : 1U});
+  if (segment.pid != 0) {
+    at = put(at, std::uint16_t{8});      // epb_processid_threadid
+    at = put(at, std::uint16_t{8});
+    at = put(at, segment.pid);
+    at = put(at, std::uint32_t{0});
+  }
   at = put(at, std::uint32_t{0});        // end of options
   put(at, static_cast<std::uint32_t>(size));
   return size;
@@ -299,7 +306,9 @@ void appendClose(std::string& json, std::uint64_t id, CloseReason reason, Closed
 void appendWiresharkProcess(std::string& out, const Program& program) {
   const std::size_t start = beginBlock(out, kCustomCopyable);
   append(out, kWiresharkPen);
-  append(out, std::uint32_t{3});
+  append(out, std::uint32_t{3});         // process information
+  append(out, std::uint32_t{0});         // length of the entry, below
+  const std::size_t entry = out.size();
   append(out, static_cast<std::uint32_t>(program.pid));
 
   std::string text;
@@ -326,6 +335,8 @@ void appendWiresharkProcess(std::string& out, const Program& program) {
   append(out, program.uid);
   option(7, program.user, kMaxName);
   append(out, std::uint32_t{0});
+  const auto length = static_cast<std::uint32_t>(out.size() - entry);
+  std::memcpy(out.data() + entry - 4, &length, sizeof length);
   endBlock(out, start);
 }
 

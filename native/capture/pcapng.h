@@ -28,10 +28,11 @@ struct Segment {
   std::uint32_t sequence, acknowledgement;
   std::uint8_t flags;           // with kSyn the segment carries a window scale option
   std::int64_t nanoseconds;     // since the epoch
+  std::uint32_t pid;            // of the program behind the flow; 0: not known
 };
 
 // Bytes of the Enhanced Packet Block of a segment with that much payload.
-std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload);
+std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload, bool named);
 
 // Writes that block; `payload` is copied once. Returns packetSize(). `payload` is at most kMaxPayload.
 std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload);
@@ -49,7 +50,7 @@ void appendConnected(std::string& json, std::uint64_t id, const Endpoint& upstre
 void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::string_view reason, std::int64_t nanoseconds);
 void appendClose(std::string& json, std::uint64_t id, CloseReason reason, ClosedBy by, std::uint64_t up, std::uint64_t down, std::int64_t nanoseconds);
 
-// The block Wireshark 5.1 reads (Custom Block, PEN 32622, entry type 3), appended to `out`.
+// The block Wireshark 5.1 reads (Custom Block, PEN 32622, entry type 3), appended to `out`. Source: wiretap/pcapng-wireshark-custom.c.
 void appendWiresharkProcess(std::string& out, const Program& program);
 
 std::string_view name(CloseReason reason);

@@ -58,6 +58,7 @@ struct FlowRecord {
   std::uint64_t owedGap[2] = {0, 0};               // relayed, not kept, not yet stated
   std::uint8_t owedReason[2] = {0, 0};
   bool opened = false;                             // its open fact has been recorded
+  std::uint32_t pid = 0;                           // of the program, once recorded: packets name it
   bool muted = false;                              // a fact of it found no memory: until its close only gaps are counted
 };
 

@@ -22,8 +22,13 @@ std::size_t packet(std::byte* out, const FlowRecord& flow, Direction direction, 
       .acknowledgement = (flags & pcapng::kAck) != 0 ? flow.nextSequence[index(other(direction))] : 0,
       .flags = flags,
       .nanoseconds = nanoseconds,
+      .pid = flow.pid,
   };
   return pcapng::writePacket(out, segment, payload);
+}
+
+std::size_t sizeOf(const FlowRecord& flow, std::uint8_t flags, std::size_t payload = 0) {
+  return pcapng::packetSize(flow.client.v4(), flags, payload, flow.pid != 0);
 }
 
 std::byte* copy(std::byte* out, const std::string& text) {
@@ -170,7 +175,7 @@ void Track::opened(FlowRecord& flow, bool local, std::int64_t nanoseconds) {
   impl.text.clear();
   pcapng::appendOpen(impl.json, flow, local, nanoseconds);
   impl.fact();
-  std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(flow.client.v4(), pcapng::kSyn, 0), false);
+  std::byte* out = impl.room(impl.text.size() + sizeOf(flow, pcapng::kSyn), false);
   if (out == nullptr) return;
   out = copy(out, impl.text);
   packet(out, flow, Direction::kUp, pcapng::kSyn, nanoseconds);
@@ -185,7 +190,7 @@ void Track::program(FlowRecord& flow, const Program& program, std::int64_t nanos
   pcapng::appendProcess(impl.json, flow.id, program, nanoseconds);
   impl.fact();
   if (program.pid > 0) pcapng::appendWiresharkProcess(impl.text, program);
-  impl.putText();  // without memory the flow stays unnamed
+  if (impl.putText() && program.pid > 0) flow.pid = static_cast<std::uint32_t>(program.pid);  // without memory the flow stays unnamed
 }
 
 void Track::connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds) {
@@ -194,9 +199,8 @@ void Track::connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t n
   impl.text.clear();
   pcapng::appendConnected(impl.json, flow.id, upstream, nanoseconds);
   impl.fact();
-  const bool v4 = flow.client.v4();
   const std::uint8_t answer = pcapng::kSyn | pcapng::kAck;
-  std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(v4, answer, 0) + pcapng::packetSize(v4, pcapng::kAck, 0), false);
+  std::byte* out = impl.room(impl.text.size() + sizeOf(flow, answer) + sizeOf(flow, pcapng::kAck), false);
   if (out == nullptr) {
     flow.muted = true;
     return;
@@ -227,7 +231,6 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
   if (flow.muted && allowed > 0) allowed = 0, why = GapReason::kSlow;
 
   constexpr std::uint8_t flags = pcapng::kPsh | pcapng::kAck;
-  const bool v4 = flow.client.v4();
   std::size_t done = 0;
   while (done < allowed) {
     std::size_t chunk = std::min(allowed - done, pcapng::kMaxPayload);
@@ -235,7 +238,7 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
     // What is owed either way round is stated before anything is kept again, in one piece with it or not at all.
     if ((flow.owedGap[0] | flow.owedGap[1]) != 0) impl.textGaps(flow, nanoseconds);
     if (options.maxBytes) {
-      const std::uint64_t used = shared.accepted.load(std::memory_order_relaxed) + impl.text.size() + pcapng::packetSize(v4, flags, 0);
+      const std::uint64_t used = shared.accepted.load(std::memory_order_relaxed) + impl.text.size() + sizeOf(flow, flags);
       const std::uint64_t left = (*options.maxBytes - std::min(*options.maxBytes, used)) & ~std::uint64_t{3};
       if (left < chunk) {
         shared.full.store(true, std::memory_order_relaxed);
@@ -244,7 +247,7 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
         if (chunk == 0) break;
       }
     }
-    std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(v4, flags, chunk), true);
+    std::byte* out = impl.room(impl.text.size() + sizeOf(flow, flags, chunk), true);
     if (out == nullptr) {
       why = GapReason::kSlow;
       break;
@@ -267,7 +270,7 @@ void Track::finished(FlowRecord& flow, Direction direction, std::int64_t nanosec
   impl.text.clear();
   impl.textGaps(flow, nanoseconds);
   constexpr std::uint8_t flags = pcapng::kFin | pcapng::kAck;
-  std::byte* out = impl.room(impl.text.size() + pcapng::packetSize(flow.client.v4(), flags, 0), false);
+  std::byte* out = impl.room(impl.text.size() + sizeOf(flow, flags), false);
   if (out == nullptr) {
     flow.muted = true;
     return;
@@ -292,7 +295,7 @@ void Track::closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64
     // The server's sequence is past 0 exactly if its SYN was recorded.
     const Resets sent = flow.muted ? Resets{false, false} : resets(reason, flow.nextSequence[1] != 0);
     constexpr std::uint8_t flags = pcapng::kRst | pcapng::kAck;
-    const std::size_t one = pcapng::packetSize(flow.client.v4(), flags, 0);
+    const std::size_t one = sizeOf(flow, flags);
     std::byte* out = impl.room(impl.text.size() + one * (sent.down + sent.up), false);
     if (out != nullptr) {
       std::memcpy(out, impl.text.data(), gaps);

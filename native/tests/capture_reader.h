@@ -25,6 +25,7 @@ struct Packet {
   std::uint32_t sequence, acknowledgement;
   std::uint8_t flags;
   std::string payload;
+  std::uint32_t pid = 0;
 };
 
 struct Item {                   // in the order of the file
@@ -86,8 +87,16 @@ inline Packet readPacket(std::string_view block) {
   const auto flags = get<std::uint32_t>(options, 4);
   CHECK(flags == 1 || flags == 2);
   packet.up = flags == 2;
-  CHECK_EQ(get<std::uint32_t>(options, 8), 0U);
-  CHECK_EQ(options.size(), 16U);
+  if (options.size() == 28) {
+    CHECK_EQ(get<std::uint16_t>(options, 8), 8);
+    CHECK_EQ(get<std::uint16_t>(options, 10), 8);
+    packet.pid = get<std::uint32_t>(options, 12);
+    CHECK(packet.pid != 0);
+    CHECK_EQ(get<std::uint64_t>(options, 16), 0U);  // no thread, and the end of the options
+  } else {
+    CHECK_EQ(get<std::uint32_t>(options, 8), 0U);
+    CHECK_EQ(options.size(), 16U);
+  }
   return packet;
 }
 
@@ -110,6 +119,8 @@ inline std::vector<Item> read(std::string_view bytes) {
         CHECK_EQ(type, 0x0BADU);
         const auto pen = get<std::uint32_t>(block, 8);
         if (pen == 32622) {
+          CHECK_EQ(get<std::uint32_t>(block, 12), 3U);
+          CHECK_EQ(get<std::uint32_t>(block, 16), length - 24);
           items.push_back({false, {}, {}, true});
         } else {
           CHECK_EQ(pen, 32473U);
