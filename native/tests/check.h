@@ -7,6 +7,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +18,7 @@
 
 namespace check {
 
-inline int counted = 0;
+inline std::atomic<int> counted = 0;  // checks may stand in threads of a test
 
 template <typename Value>
 std::string shown(const Value& value) {
@@ -38,7 +39,7 @@ std::string shown(const Value& value) {
 }
 
 inline int passed() {
-  std::printf("passed, %d checks\n", counted);
+  std::printf("passed, %d checks\n", counted.load());
   return 0;
 }
 
