@@ -49,7 +49,7 @@ export function decodePacket(block: CaptureBlock): CapturedPacket | null {
   if (block.type !== blockTypes.enhancedPacket || body.length < 20) return null
   const view = new DataView(body.buffer, body.byteOffset, body.length)
   const captured = view.getUint32(12, true)
-  if (view.getUint32(0, true) !== 0 || captured > body.length - 20) return null
+  if (view.getUint32(0, true) !== 0 || view.getUint32(4, true) > 0x7fff_ffff || captured > body.length - 20) return null
   const version = (body[20] ?? 0) >> 4
   let header: number
   let total: number

@@ -1,0 +1,85 @@
+import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+
+import type { SessionSummary } from '#core/contract/inspectorProtocol.ts'
+import { Session } from '#session/session.ts'
+import { buildCapture } from '#test/support/captureFixture.ts'
+import type { CaptureFixture } from '#test/support/captureFixture.ts'
+
+let home: string
+let saved: NodeJS.ProcessEnv
+beforeEach(() => {
+  home = mkdtempSync(join(tmpdir(), 'sluice-session-'))
+  saved = { ...process.env }
+  process.env['XDG_STATE_HOME'] = join(home, 'state')
+  process.env['XDG_CACHE_HOME'] = join(home, 'cache')
+})
+afterEach(() => {
+  process.env = saved
+  rmSync(home, { recursive: true, force: true })
+})
+
+export function writeSession(capture: CaptureFixture | Uint8Array, name = 'x.sluice'): string {
+  const folder = join(home, name)
+  mkdirSync(folder, { mode: 0o700 })
+  writeFileSync(join(folder, 'session.json'), JSON.stringify({ format: 1, tool: 'sluice', version: '0.1.0', startedAt: '2025-11-25T00:00:00Z', plan: null, payload: true }))
+  writeFileSync(join(folder, 'capture-000001.pcapng'), capture instanceof Uint8Array ? capture : capture.bytes())
+  return folder
+}
+async function openWhole(folder: string): Promise<{ session: Session; summary: SessionSummary }> {
+  const session = Session.open(folder, false, { changed: () => undefined })
+  return { session, summary: await session.finish() }
+}
+
+test('flows, details, stream and bodies of a fixture', async () => {
+  const capture = buildCapture()
+  const text = 'hello '.repeat(5000)
+  const zipped = gzipSync(text)
+  const id = capture.opened()
+  capture.process(id).connected(id)
+  capture.data(id, 'up', 'POST /form HTTP/1.1\r\nHost: example.test\r\nContent-Length: 5\r\n\r\na=b&c')
+  capture.data(id, 'down', Buffer.concat([Buffer.from(`HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Type: text/plain\r\nContent-Length: ${zipped.length}\r\n\r\n`), zipped]))
+  capture.finished(id, 'up').finished(id, 'down').closed(id)
+  const raw = capture.opened({ server: { address: '2001:db8::9', port: 22 }, client: { address: '2001:db8::1', port: 999 }, scope: 'forwarded' })
+  capture.connected(raw).data(raw, 'down', 'SSH-2.0-\u001b[31mx\r\n').gap(raw, 'down', 1000).data(raw, 'down', 'tail').closed(raw, 'server-reset', 'server')
+  const { session, summary } = await openWhole(writeSession(capture))
+  expect(summary).toMatchObject({ flows: 2, live: 0, notes: [], bytesLost: 1000 })
+  expect(summary.read).toBe(summary.size)
+  const page = await session.flowPage({ filter: '', sort: 'id', descending: false }, 0, 10)
+  expect(page).toMatchObject({ total: 2, matching: 2 })
+  expect(page.rows[0]).toMatchObject({ id: 1, protocol: 'http', name: 'example.test', info: 'POST /form → 200 OK', process: { pid: 4242, name: 'curl' }, state: 'finished', closedBy: 'client' })
+  expect(page.rows[1]).toMatchObject({ id: 2, protocol: 'raw', scope: 'forwarded', state: 'server-reset', bytesLost: 1000, undecodable: false })
+  expect(page.rows[1]!.info).toBe('raw: 1022 bytes, server began “SSH-2.0-\\x1b[31mx\\r\\n”')
+  const body = await session.bodyPage(1, 0, 'response', true, 6, 5)
+  expect(Buffer.from(body.bytes, 'base64').toString()).toBe('hello')
+  expect(body).toMatchObject({ total: text.length, encoding: 'gzip', contentType: 'text/plain' })
+  const wire = await session.bodyPage(1, 0, 'response', false, 0, 1 << 20)
+  expect(Buffer.from(wire.bytes, 'base64')).toEqual(zipped)
+  expect(Buffer.concat([...session.readBody(1, 0, 'response', true)].map((part) => part.bytes)).toString()).toBe(text)
+  expect(session.streamPage(2, 'both', 0, 100).chunks.map((chunk) => [chunk.direction, chunk.offset, chunk.length, chunk.bytes === undefined])).toEqual([
+    ['down', 0, 18, false], ['down', 18, 1000, true], ['down', 1018, 4, false],
+  ])
+  expect(session.details(2).gaps).toEqual([{ direction: 'down', offset: 18, bytes: 1000, reason: 'slow' }])
+  expect(session.details(1).exchanges[0]).toMatchObject({ request: { url: 'http://example.test/form' }, response: { status: 200 } })
+  expect((await session.flowPage({ filter: 'port == 22', sort: 'bytesDown', descending: true }, 0, 10)).rows.map((row) => row.id)).toEqual([2])
+  expect((await session.flowPage({ filter: 'server == 203.0.113.0/24', sort: 'info', descending: true }, 0, 10)).rows.map((row) => row.id)).toEqual([1])
+  expect([...session.flows('server == 2001:db8::/32')].map((row) => row.id)).toEqual([2])
+  await session.close()
+})
+
+test('an index that was sealed is used again, with the same answers', async () => {
+  const capture = buildCapture()
+  capture.exchange('GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n', 'HTTP/1.1 204 No Content\r\n\r\n')
+  const folder = writeSession(capture)
+  const first = await openWhole(folder)
+  const rows = [...first.session.flows('')]
+  await first.session.close()
+  const again = Session.open(folder, false, { changed: () => undefined })
+  // Nothing has been read yet by this one.
+  expect(again.summary()).toEqual(first.summary)
+  expect([...again.flows('')]).toEqual(rows)
+  await again.close()
+})
