@@ -1,0 +1,63 @@
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { execa } from 'execa'
+
+import type { DoctorRow } from '#core/contract/bridge.ts'
+import { readText } from './doctorFacts.ts'
+import type { Check } from './doctorFacts.ts'
+
+/** Sluice's own programs. */
+export const checkPrograms: Check = ({ places }) => {
+  const programs = [['relay', places.relay], ['helper', places.helper], ['inspector', places.inspector]] as const
+  const missing = programs.filter(([, path]) => !existsSync(path)).map(([name]) => name)
+  if (missing.length > 0) return [{ id: 'programs', title: 'Programs of Sluice', verdict: 'fail', fact: `missing: ${missing.join(', ')}`, mend: existsSync(join(places.root, 'electron')) ? 'npm run build' : 'install Sluice again' }]
+  return [{ id: 'programs', title: 'Programs of Sluice', verdict: 'ok', fact: 'relay, helper and inspector are there' }]
+}
+
+const pkexecPlaces = ['/usr/bin/pkexec', '/bin/pkexec']
+const polkitPlaces = ['/usr/lib/polkit-1/polkitd', '/usr/libexec/polkitd', '/usr/lib/policykit-1/polkitd']
+const policy = '/usr/share/polkit-1/actions/org.sluice.policy'
+
+/** How root's rights would be had. */
+export const checkPrivilege: Check = ({ isRoot }) => {
+  const row = { id: 'privilege', title: 'Privilege' }
+  if (isRoot) return [{ ...row, verdict: 'ok', fact: process.env['SUDO_UID'] === undefined ? 'running as root' : `running as root, for user ${process.env['SUDO_UID']}` }]
+  const pkexec = pkexecPlaces.some((path) => existsSync(path))
+  const polkit = polkitPlaces.some((path) => existsSync(path))
+  if (!pkexec || !polkit) return [{ ...row, verdict: 'fail', fact: pkexec ? 'polkit is not installed, so nobody could be asked' : 'pkexec is not installed, so nobody could be asked', mend: 'sudo apt install pkexec polkitd, or run sluice with sudo' }]
+  if (existsSync(policy)) return [{ ...row, verdict: 'ok', fact: 'polkit asks for Sluice by name and keeps the answer for a while' }]
+  return [{ ...row, verdict: 'ok', fact: 'polkit asks each time the gate opens', mend: 'sluice permission install, to be asked by name and less often' }]
+}
+
+/** The relay holds two descriptors a flow and raises its soft limit to the hard one. */
+const wanted = 20_000
+
+export const checkFileLimit: Check = async () => {
+  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec((await readText('/proc/self/limits')) ?? '')?.[1] ?? ''
+  const row = { id: 'files', title: 'Open files' }
+  if (hard === 'unlimited' || Number(hard) >= wanted) return [{ ...row, verdict: 'ok', fact: `a process may open ${hard}` }]
+  return [{ ...row, verdict: 'warn', fact: `a process may open ${hard}: about ${Math.max(0, Math.floor((Number(hard) - 100) / 2))} flows at once, further ones are refused`, mend: `echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/sluice.conf, then log in again` }]
+}
+
+/** Tries it: a confined program may write where it is told and nowhere else. */
+export const checkConfinement: Check = async ({ places }) => {
+  const row = { id: 'confinement', title: 'Confinement' }
+  if (!existsSync(places.confine)) return [{ ...row, verdict: 'warn', fact: 'the program that confines the inspector is missing; it runs with your rights', mend: existsSync(join(places.root, 'electron')) ? 'npm run build' : 'install Sluice again' }]
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-doctor-'))
+  try {
+    const [inside, outside] = [join(folder, 'inside'), join(folder, 'outside')]
+    await Promise.all([mkdir(inside), mkdir(outside)])
+    const tried = await execa(places.confine, ['--write', inside, '--', '/bin/sh', '-c', ': > "$0" && { : > "$1"; } 2>/dev/null', join(inside, 'a'), join(outside, 'b')], { reject: false, timeout: 10_000, stdin: 'ignore' })
+    const verdict: DoctorRow = existsSync(join(outside, 'b'))
+      ? { ...row, verdict: 'warn', fact: 'the kernel has no Landlock: the inspector has no privilege, but may write what you may', mend: 'boot with landlock in the lsm= list of the kernel (CONFIG_SECURITY_LANDLOCK, Linux 5.13)' }
+      : existsSync(join(inside, 'a'))
+        ? { ...row, verdict: 'ok', fact: 'the inspector reads captures without privilege and writes in the session alone (tried)' }
+        : { ...row, verdict: 'warn', fact: `a confined program could not be run: ${tried.shortMessage ?? tried.stderr}` }
+    return [verdict]
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}

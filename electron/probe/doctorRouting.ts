@@ -1,0 +1,84 @@
+import { existsSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
+
+import { defaultMarks, defaultTable, routeProtocol } from '#core/rules/names.ts'
+import { ask, readText } from './doctorFacts.ts'
+import type { Check } from './doctorFacts.ts'
+
+/** As `ip -j rule` prints it. */
+interface IpRule {
+  readonly priority?: number
+  readonly fwmark?: string
+  readonly fwmask?: string
+  readonly table?: string
+  readonly protocol?: string
+}
+
+function parseRules(text: string | undefined): IpRule[] {
+  try {
+    const rules: unknown = JSON.parse(text ?? '[]')
+    return Array.isArray(rules) ? (rules as IpRule[]) : []
+  } catch {
+    return []
+  }
+}
+const isOurs = (rule: IpRule): boolean => rule.table === String(defaultTable) || rule.protocol === String(routeProtocol)
+
+/** Rules of others that look at bits of ours, or would be asked before ours. */
+export const checkPolicyRules: Check = async () => {
+  const ours = (defaultMarks.forwarded | defaultMarks.local | defaultMarks.uplink) >>> 0
+  const [four, six] = await Promise.all([ask('ip', ['-j', '-4', 'rule', 'show']), ask('ip', ['-j', '-6', 'rule', 'show'])])
+  const row = { id: 'ip-rules', title: 'Policy routing' }
+  if (four === undefined) return [{ ...row, verdict: 'fail', fact: 'the ip tool is missing or fails', mend: 'sudo apt install iproute2' }]
+  const others = [...parseRules(four), ...parseRules(six)].filter((rule) => !isOurs(rule))
+  const say = (rule: IpRule): string => `${rule.priority ?? 0}: fwmark ${rule.fwmark ?? '0'}/${rule.fwmask ?? '0xffffffff'} lookup ${rule.table ?? '?'}`
+  const overlapping = others.filter((rule) => rule.fwmark !== undefined && (Number(rule.fwmask ?? '0xffffffff') & ours) !== 0)
+  // A mask of all bits meets ours only when a packet bears both marks; a narrow one that shares a bit mistakes ours for its own.
+  const narrow = overlapping.filter((rule) => rule.fwmask !== undefined && rule.fwmask !== '0xffffffff')
+  const ahead = others.filter((rule) => (rule.priority ?? 0) === 0 && rule.table !== 'local')
+  if (narrow.length > 0) return [{ ...row, verdict: 'warn', fact: `a rule of somebody else's looks at bits that Sluice marks with: ${narrow.slice(0, 3).map(say).join('; ')}`, mend: 'give that program another mark, or take its rule away while the gate is open' }]
+  if (ahead.length > 0) return [{ ...row, verdict: 'warn', fact: `a rule at preference 0 is asked before Sluice's: ${ahead.slice(0, 3).map(say).join('; ')}`, mend: 'give that rule a preference above 0' }]
+  if (overlapping.length > 0) return [{ ...row, verdict: 'ok', fact: `rules with whole marks (${overlapping.slice(0, 3).map(say).join('; ')}) do not meet flows of Sluice's` }]
+  return [{ ...row, verdict: 'ok', fact: 'no ip rule collides with Sluice\'s marks' }]
+}
+
+export const checkSourceMark: Check = async () => {
+  const root = '/proc/sys/net/ipv4/conf'
+  const set: string[] = []
+  for (const name of await readdir(root).catch(() => [])) if ((await readText(`${root}/${name}/src_valid_mark`)) === '1') set.push(name)
+  return [{
+    id: 'src-valid-mark', title: 'Source checks', verdict: 'ok',
+    fact: set.length === 0 ? 'src_valid_mark is off' : `src_valid_mark is on (${set.slice(0, 4).join(', ')}), as WireGuard and Tailscale set it; Sluice's ip rules are made for that`,
+  }]
+}
+
+export const checkBridges: Check = async () => {
+  const row = { id: 'bridges', title: 'Bridges' }
+  const names = ((await ask('ip', ['-o', 'link', 'show', 'type', 'bridge'])) ?? '').split('\n').flatMap((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? [])
+  if (names.length === 0) return [{ ...row, verdict: 'ok', fact: 'there are none' }]
+  const called = await Promise.all(['iptables', 'ip6tables'].map((family) => readText(`/proc/sys/net/bridge/bridge-nf-call-${family}`)))
+  const list = names.slice(0, 5).join(', ')
+  if (!called.includes('1')) return [{ ...row, verdict: 'ok', fact: `${list}: what they route is seen, what stays within one of them is not` }]
+  return [{ ...row, verdict: 'warn', fact: `${list}, and bridge-nf-call-iptables is on (Docker sets it): forwarded flows of containers would fail while the gate takes them`, mend: 'leave "forwarded" out (--scope local), or sudo sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, which changes how containers are kept apart' }]
+}
+
+/** systemd-networkd removes rules and routes it does not know when it (re)starts. */
+export const checkNetworkd: Check = async () => {
+  const row = { id: 'networkd', title: 'systemd-networkd' }
+  if (!existsSync('/run/systemd/netif/links')) return [{ ...row, verdict: 'ok', fact: 'does not run' }]
+  const folders = ['/etc/systemd/networkd.conf.d', '/run/systemd/networkd.conf.d', '/usr/lib/systemd/networkd.conf.d']
+  const files = ['/etc/systemd/networkd.conf']
+  for (const folder of folders) for (const name of await readdir(folder).catch(() => [])) if (name.endsWith('.conf')) files.push(`${folder}/${name}`)
+  const text = (await Promise.all(files.map(readText))).join('\n')
+  const leaves = /^\s*ManageForeignRoutingPolicyRules\s*=\s*(no|false|0|off)\s*$/im.test(text)
+  if (leaves) return [{ ...row, verdict: 'ok', fact: 'runs, and leaves rules of others alone' }]
+  return [{ ...row, verdict: 'warn', fact: 'runs, and takes ip rules of others away when it restarts: an open gate would then take no flows', mend: `printf '[Network]\\nManageForeignRoutingPolicyRules=no\\n' | sudo tee /etc/systemd/networkd.conf.d/sluice.conf, then sudo systemctl restart systemd-networkd` }]
+}
+
+export const checkForwarding: Check = async () => {
+  const four = (await readText('/proc/sys/net/ipv4/ip_forward')) === '1'
+  const six = (await readText('/proc/sys/net/ipv6/conf/all/forwarding')) === '1'
+  const row = { id: 'forwarding', title: 'Routing', verdict: 'ok' } as const
+  if (four || six) return [{ ...row, fact: `this computer routes ${[four ? 'IPv4' : '', six ? 'IPv6' : ''].filter((each) => each !== '').join(' and ')} for others: their flows can be seen` }]
+  return [{ ...row, fact: 'this computer routes for nobody: its own programs can be seen' }]
+}
