@@ -1,0 +1,88 @@
+import type { FlowDetails } from '#core/flow/flow.ts'
+import { protocolNames, stateSentences, isFailed } from './flowLook.ts'
+import { urlOf } from './flowCells.ts'
+import { formatBytes, formatCount, formatDuration, formatEndpoint, formatMoment, millisecondsBetween, plural } from './format.ts'
+
+export interface Fact {
+  readonly name: string
+  readonly value: string
+  readonly note?: string | undefined
+  readonly copy?: string | undefined
+  readonly mono?: boolean
+  readonly bad?: boolean
+}
+
+const closers = { client: 'The client closed first.', server: 'The server closed first.', gate: 'The gate closed it.', none: '' }
+/** Why bytes are missing, by the reason the relay wrote. */
+const gapReasons: Readonly<Record<string, string>> = {
+  'no-payload': 'payload was not to be kept',
+  'flow-cap': 'beyond the limit a flow',
+  slow: 'the disk was too slow',
+  'session-cap': 'beyond the limit of the session',
+}
+
+/** The conversation: between whom, what, how it ended. */
+export function flowFacts({ row, upstream, exchangeCount, decodeError }: FlowDetails): Fact[] {
+  const facts: Fact[] = []
+  if (row.name !== undefined) facts.push({ name: 'Server', value: row.name, note: row.tls?.sni === row.name ? 'named in the TLS hello' : 'named in the Host header', copy: row.name })
+  facts.push(
+    { name: row.name === undefined ? 'Server' : 'Address', value: formatEndpoint(row.server), copy: formatEndpoint(row.server) },
+    { name: 'Client', value: formatEndpoint(row.client), note: row.scope === 'local' ? 'this computer' : 'routed through this computer', copy: formatEndpoint(row.client) },
+  )
+  if (upstream !== undefined) facts.push({ name: 'Upstream from', value: formatEndpoint(upstream), note: upstream.address === row.client.address ? 'the server sees the client’s own address' : undefined })
+  const url = urlOf(row)
+  if (url !== undefined) facts.push({ name: exchangeCount > 1 ? 'Last URL' : 'URL', value: url, copy: url })
+  if (exchangeCount > 1) facts.push({ name: 'Requests', value: formatCount(exchangeCount) })
+  facts.push({ name: 'State', value: `${stateSentences[row.state]} ${row.state === 'finished' ? closers[row.closedBy] : ''}`.trim(), bad: isFailed(row.state) })
+  if (row.undecodable) facts.push({ name: 'Decoding', value: decodeError ?? 'A dissector gave up; the stream is still there.', bad: true })
+  return facts
+}
+
+export function amountFacts({ row, gaps }: FlowDetails): Fact[] {
+  const took = millisecondsBetween(row.startedAt, row.endedAt)
+  const facts: Fact[] = [
+    { name: 'Started', value: formatMoment(row.startedAt) },
+    { name: 'Ended', value: row.endedAt === undefined ? (row.state === 'live' ? 'still open' : 'not recorded') : formatMoment(row.endedAt) },
+  ]
+  if (took !== undefined) facts.push({ name: 'Took', value: formatDuration(took) })
+  facts.push(
+    { name: 'Up', value: formatBytes(row.bytesUp), note: row.bytesUp >= 1000 ? plural(row.bytesUp, 'byte') : undefined },
+    { name: 'Down', value: formatBytes(row.bytesDown), note: row.bytesDown >= 1000 ? plural(row.bytesDown, 'byte') : undefined },
+  )
+  if (row.bytesLost > 0) facts.push({ name: 'Not recorded', value: formatBytes(row.bytesLost), bad: true })
+  for (const [i, gap] of gaps.slice(0, 20).entries()) {
+    facts.push({ name: `Gap ${i + 1}`, value: `${formatBytes(gap.bytes)} ${gap.direction} at byte ${formatCount(gap.offset)}`, note: gapReasons[gap.reason] ?? gap.reason })
+  }
+  if (gaps.length > 20) facts.push({ name: 'More gaps', value: formatCount(gaps.length - 20) })
+  return facts
+}
+
+export function protocolFacts({ row }: FlowDetails): Fact[] {
+  const { tls, http } = row
+  const facts: Fact[] = [{ name: 'Protocol', value: protocolNames[row.protocol], note: row.protocol === 'empty' ? 'no byte was sent' : row.protocol === 'raw' ? 'no dissector knows it; see Stream' : undefined }]
+  if (http !== undefined && http.status !== undefined) facts.push({ name: 'Last status', value: String(http.status) })
+  if (tls !== undefined) {
+    if (tls.version !== undefined) facts.push({ name: 'Version', value: tls.version, note: tls.versionOffered ? 'highest the client offered' : 'chosen by the server' })
+    if (tls.cipher !== undefined) facts.push({ name: 'Cipher', value: tls.cipher, mono: true })
+    if (tls.sni !== undefined) facts.push({ name: 'Name asked for', value: tls.sni, copy: tls.sni })
+    if (tls.alpnOffered.length > 0) facts.push({ name: 'Offered', value: tls.alpnOffered.join(', '), note: 'application protocols' })
+    if (tls.alpn !== undefined) facts.push({ name: 'Chosen', value: tls.alpn, note: 'application protocol' })
+  }
+  return facts
+}
+
+export function processFacts({ process, row }: FlowDetails): Fact[] {
+  if (process === undefined) return []
+  return [
+    { name: 'Program', value: process.name, copy: process.name },
+    { name: 'Path', value: process.path === '' ? 'unknown' : process.path, mono: true, copy: process.path },
+    { name: 'Process', value: String(process.pid), note: `started by ${process.ppid}` },
+    { name: 'User', value: process.user, note: `uid ${process.uid}` },
+    { name: 'Scope', value: row.scope === 'local' ? 'This computer' : 'Routed' },
+  ]
+}
+
+/** A command line as a shell would take it. */
+export function shellLine(words: readonly string[]): string {
+  return words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ')
+}

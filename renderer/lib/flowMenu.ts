@@ -1,0 +1,34 @@
+import type { FlowRow } from '#core/flow/flow.ts'
+import type { MenuEntry } from '#ui/components/shared/menu.svelte.ts'
+import type { AppState } from '#ui/state/app.svelte.ts'
+import { condition } from './filterLanguage.ts'
+import { summaryOf, urlOf } from './flowCells.ts'
+import { formatEndpoint } from './format.ts'
+import { printable, shorten } from './printable.ts'
+
+/** What can be done with a flow: narrow the list by one of its facts, copy one of its facts. */
+export function flowMenu(app: AppState, row: FlowRow): MenuEntry[] {
+  const facts: [string, string, string][] = [
+    ['server', row.name ?? row.server.address, row.name === undefined ? condition('server', row.server.address) : condition('name', row.name)],
+    ...(row.process === undefined ? [['client', row.client.address, condition('client', row.client.address)] as [string, string, string]] : [['program', row.process.name, condition('process', row.process.name)] as [string, string, string]]),
+    ['port', String(row.server.port), condition('port', row.server.port)],
+  ]
+  const url = urlOf(row)
+  const entries: MenuEntry[] = []
+  for (const [what, value, test] of facts) {
+    entries.push(
+      { label: `${what.charAt(0).toUpperCase()}${what.slice(1)} ${shorten(printable(value), 44)}`, heading: true },
+      { label: `Only this ${what}`, run: () => app.filter.combine(test, 'selected') },
+      { label: `Not this ${what}`, run: () => app.filter.combine(test, app.filter.text === '' ? 'not' : 'and not') },
+    )
+    if (app.filter.text.trim() !== '') entries.push({ label: `… and this ${what}`, run: () => app.filter.combine(test, 'and') })
+  }
+  entries.push(
+    { separator: true },
+    { label: 'Copy summary', hint: 'Ctrl+C', run: () => void app.copy(summaryOf(row), 'a summary') },
+    { label: 'Copy URL', disabled: url === undefined, run: () => void app.copy(url ?? '', 'the URL') },
+    { label: 'Copy server address', run: () => void app.copy(formatEndpoint(row.server), 'the address') },
+    { label: 'Copy client address', run: () => void app.copy(formatEndpoint(row.client), 'the address') },
+  )
+  return entries
+}

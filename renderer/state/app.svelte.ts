@@ -1,0 +1,201 @@
+import type { Client } from '#ui/bridge/client.ts'
+import type { AppInfo, BridgeEvents, DoctorRow, SessionState, Settings } from '#core/contract/bridge.ts'
+import { toFailureReport, type FailureReport } from '#core/contract/failure.ts'
+import { filterLanguage, knownValues } from '#ui/lib/filterLanguage.ts'
+import { Columns } from './columns.svelte.ts'
+import { DetailsStore } from './details.svelte.ts'
+import { Exporting } from './exporting.svelte.ts'
+import { FilterBox } from './filter.svelte.ts'
+import { FlowList } from './flows.svelte.ts'
+import { GateStore } from './gate.svelte.ts'
+import { Notices } from './notices.svelte.ts'
+import { defaultChoice, PortsStore } from './ports.svelte.ts'
+import { ViewState } from './view.svelte.ts'
+
+/** The whole state of the window: the stores, and what one tells another. */
+export class AppState {
+  readonly client: Client
+  readonly notices = new Notices()
+  readonly view = new ViewState()
+  readonly columns = new Columns()
+  readonly gate: GateStore
+  readonly ports: PortsStore
+  readonly flows: FlowList
+  readonly filter: FilterBox
+  readonly details: DetailsStore
+  readonly exporting: Exporting
+  info = $state.raw<AppInfo | null>(null)
+  session = $state.raw<SessionState | null>(null)
+  settings = $state.raw<Settings>({ theme: 'system', choice: defaultChoice, recentPorts: [] })
+  doctor = $state.raw<readonly DoctorRow[] | null>(null)
+  doctorProblem = $state.raw<FailureReport | null>(null)
+  doctorRunning = $state(false)
+  /** First answers are here. */
+  ready = $state(false)
+  #saving: ReturnType<typeof setTimeout> | undefined
+
+  constructor(client: Client) {
+    this.client = client
+    this.gate = new GateStore(client, () => {
+      this.flushSettings()
+      this.view.go('flows')
+    })
+    this.ports = new PortsStore(client, () => this.#saveSoon())
+    this.flows = new FlowList(client)
+    this.filter = new FilterBox(filterLanguage(() => knownValues(this.flows.heldRows())), (filter) => {
+      if (filter !== this.flows.query.filter) void this.flows.ask({ filter })
+    })
+    this.details = new DetailsStore(client)
+    this.exporting = new Exporting(client, this.notices)
+  }
+
+  /** Listens first and asks then, so that nothing falls between. */
+  async start(): Promise<void> {
+    const { client } = this
+    client.on('gate', (state) => this.gate.take(state))
+    client.on('session', (session) => void this.#takeSession(session))
+    client.on('changed', (change) => this.#takeChange(change))
+    client.on('exportProgress', (progress) => this.exporting.progress(progress))
+    client.on('navigate', (where) => this.navigate(where))
+    client.on('settings', (settings) => this.#takeSettings(settings))
+    await this.notices.attempt(async () => {
+      const [info, settings, gate, session] = await Promise.all([
+        client.call('getInfo', null),
+        client.call('getSettings', null),
+        client.call('getGate', null),
+        client.call('getSession', null),
+      ])
+      this.info = info
+      this.#takeSettings(settings)
+      this.ports.choice = settings.choice
+      this.gate.take(gate)
+      await this.#takeSession(session)
+      this.view.go(session !== null || gate.phase !== 'closed' ? 'flows' : 'ports')
+    })
+    this.ready = true
+  }
+
+  navigate(where: BridgeEvents['navigate']): void {
+    switch (where) {
+      case 'ports':
+        return this.view.focusPorts()
+      case 'preview':
+        this.view.showPreview = true
+        return this.view.go('ports')
+      case 'flows':
+      case 'doctor':
+        return this.view.go(where)
+      case 'filter':
+        return this.view.focusFilter()
+      case 'export':
+        this.openExport()
+        return
+      case 'about':
+        this.view.dialog = 'about'
+        return
+    }
+  }
+
+  /** Ctrl+E, the one key for the gate. Cutting flows is never on it: while draining it leads to the button that would. */
+  async toggleGate(): Promise<void> {
+    await this.notices.attempt(async () => {
+      switch (this.gate.state.phase) {
+        case 'closed':
+          return this.openGate()
+        case 'open':
+          return this.gate.drain()
+        case 'opening':
+          return this.gate.close()
+        case 'draining':
+          this.view.closeCalls += 1
+          return
+        case 'closing':
+          return
+      }
+    })
+  }
+  async openGate(): Promise<void> {
+    if (this.ports.problem !== null) {
+      this.view.focusPorts()
+      return
+    }
+    await this.notices.attempt(() => this.gate.open(this.ports.choice))
+  }
+  openExport(): void {
+    if (this.session === null) this.notices.add({ kind: 'info', text: 'There is no session to export yet', details: ['Open the gate, or open a session from disk.'] })
+    else {
+      if (!this.exporting.running) this.exporting.onlyMatching = this.flows.isFiltered
+      this.view.dialog = 'export'
+    }
+  }
+  async openSession(): Promise<void> {
+    await this.notices.attempt(async () => {
+      const session = await this.client.call('openSession', null)
+      if (session === null) return
+      await this.#takeSession(session)
+      this.view.go('flows')
+    })
+  }
+  async copy(text: string, what: string): Promise<void> {
+    const done = await this.notices.attempt(async () => {
+      await this.client.call('copyText', text)
+      return true
+    })
+    if (done === true) this.notices.add({ kind: 'info', text: `Copied ${what}` })
+  }
+  async runDoctor(): Promise<void> {
+    if (this.doctorRunning) return
+    this.doctorRunning = true
+    try {
+      this.doctor = await this.client.call('doctor', null)
+      this.doctorProblem = null
+    } catch (error) {
+      this.doctorProblem = toFailureReport(error)
+    } finally {
+      this.doctorRunning = false
+    }
+  }
+  async setTheme(theme: Settings['theme']): Promise<void> {
+    await this.notices.attempt(async () => this.#takeSettings(await this.client.call('setSettings', { theme })))
+  }
+  /** What was chosen a moment ago is kept now. */
+  flushSettings(): void {
+    if (this.#saving === undefined) return
+    clearTimeout(this.#saving)
+    this.#saving = undefined
+    void this.notices.attempt(async () => this.#takeSettings(await this.client.call('setSettings', { choice: this.ports.choice })))
+  }
+
+  #saveSoon(): void {
+    clearTimeout(this.#saving)
+    this.#saving = setTimeout(() => this.flushSettings(), 500)
+  }
+  #takeSettings(settings: Settings): void {
+    this.settings = settings
+    this.ports.recents = settings.recentPorts
+    // A recent set may be picked from the tray; what a person is typing right now is not overwritten.
+    if (this.ready && this.#saving === undefined) this.ports.choice = settings.choice
+    document.documentElement.dataset['theme'] = settings.theme
+  }
+  async #takeSession(session: SessionState | null): Promise<void> {
+    const before = this.session
+    this.session = session
+    if (session === null) {
+      this.flows.clear()
+      await this.details.show(null)
+      return
+    }
+    if (before?.folder === session.folder) {
+      await this.flows.changed(session.revision)
+      return
+    }
+    this.flows.following = session.live
+    await this.details.show(null)
+    await this.flows.restart()
+  }
+  #takeChange({ revision, flows, more, summary }: BridgeEvents['changed']): void {
+    if (this.session !== null) this.session = { ...this.session, revision, summary }
+    void this.flows.changed(revision)
+    void this.details.changed(flows, more)
+  }
+}
