@@ -1,6 +1,6 @@
 import { app, type Session } from 'electron'
 
-import { pageOrigin } from './scheme.ts'
+import { pageOrigin } from './pagePolicy.ts'
 
 /**
  * Shuts what a page could use to leave its place. Set on every web contents that is ever made, not on the one window that is known, so that a

@@ -1,7 +1,7 @@
 import { BrowserWindow, nativeTheme, screen, type Session } from 'electron'
 
 import type { WindowPlace } from './settingsFile.ts'
-import { pageUrl } from './scheme.ts'
+import { pageUrl } from './pagePolicy.ts'
 
 const smallest = { width: 900, height: 600 }
 const usual = { width: 1280, height: 820 }
