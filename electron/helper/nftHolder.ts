@@ -9,14 +9,15 @@ import { toolEnvironment } from './runTool.ts'
 
 export interface NftHolder {
   readonly identity: ProcessIdentity
-  /** Applies one batch, whole or not at all. `rules-failed` with what nft said. */
-  run(text: string): Promise<void>
+  /** Applies one batch, whole or not at all. `rules-failed` with what nft said. A holder that does not answer within `within` milliseconds is killed: then nothing is held. */
+  run(text: string, within?: number): Promise<void>
   /** Called once when the process ends without `end()` having been called. */
   onDeath(listener: () => void): void
   /** Ends it; the kernel then removes the table it owns. Resolves when it is gone. Idempotent. */
   end(): Promise<void>
 }
 
+/** Enough for tens of thousands of elements on a slow machine. */
 const answerWithin = 10_000
 const saidLimit = 64 << 10
 
@@ -69,8 +70,8 @@ class Holder implements NftHolder {
     this.#listeners.push(listener)
   }
 
-  run(text: string): Promise<void> {
-    const result = this.#last.then(() => this.#runNow(text))
+  run(text: string, within = answerWithin): Promise<void> {
+    const result = this.#last.then(() => this.#runNow(text, within))
     this.#last = result.catch(() => undefined)
     return result
   }
@@ -84,13 +85,16 @@ class Holder implements NftHolder {
     clearTimeout(timer)
   }
 
-  async #runNow(text: string): Promise<void> {
+  async #runNow(text: string, within: number): Promise<void> {
     if (this.#dead || this.#ending) throw new Failure('rules-failed', 'the nft process that holds the rules has ended')
     const mark = `sluice-mark-${String(++this.#number)}`
     const batch = text.split('\n').map((line) => line.trim()).filter((line) => line !== '').join('; ')
     this.#said = ''
     const said = await new Promise<string | undefined>((resolve) => {
-      const timer = setTimeout(() => resolve(undefined), answerWithin)
+      const timer = setTimeout(() => {
+        this.#child.kill('SIGKILL')
+        resolve(undefined)
+      }, within)
       this.#waiting = {
         mark,
         settle: (answer) => {

@@ -31,6 +31,9 @@ export interface RuleKeeper {
 /** Long enough for one missed renewal, short enough that a person does not reach for the plug. */
 export const leaseSeconds = 4
 
+/** For changes of one element or a few chains, milliseconds: who holds rules and takes longer is stuck. */
+const smallWithin = 3000
+
 export interface KeeperOptions {
   readonly relayPort: number
   /** nft tables may be owned by a process. */
@@ -48,8 +51,8 @@ export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
 function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
   const texts = renderNft(ruleSet, { relayPort, owner, leaseSeconds })
-  const run = async (text: string, signal?: AbortSignal): Promise<void> => {
-    if (holder !== undefined) return holder.run(text)
+  const run = async (text: string, signal?: AbortSignal, within?: number): Promise<void> => {
+    if (holder !== undefined) return holder.run(text, within)
     const result = await runTool(nft, ['-f', '-'], { input: text, ...(signal === undefined ? {} : { signal }) })
     if (result.exitCode !== 0) throw new Failure('rules-failed', 'nft refused the rules', result.stderr.slice(0, 4000))
   }
@@ -60,13 +63,13 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner }: Keep
       signal.throwIfAborted()
       await run(texts.arm, signal)
     },
-    renew: () => run(texts.renew),
-    drain: () => run(texts.drain),
+    renew: () => run(texts.renew, undefined, smallWithin),
+    drain: () => run(texts.drain, undefined, smallWithin),
     remove: async () => {
       // Through its owner first: nft answers when the kernel has done it. Then the owner goes, which is enough by itself.
       if (holder === undefined) await run(texts.remove)
       else {
-        await holder.run(`delete table ${nftFamily} ${nftTable}`).catch(() => undefined)
+        await holder.run(`delete table ${nftFamily} ${nftTable}`, smallWithin).catch(() => undefined)
         await holder.end()
       }
     },

@@ -35,13 +35,25 @@ afterAll(() => lab.remove())
 beforeEach(async () => {
   relay = await startRelay(lab)
 })
-afterEach(async () => {
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') console.log(await describeRouter())
   for (const each of running) await each.stop()
   running.clear()
   await rules?.remove()
   rules = undefined
   await relay.stop()
 })
+
+/** What was where when a test failed. */
+async function describeRouter(): Promise<string> {
+  const texts: string[] = []
+  for (const place of ['client', 'router', 'server'] as const) {
+    for (const argv of [['ss', '-tan'], ['ip', '-s', 'neigh'], ...(place === 'router' ? [['conntrack', '-L'], ['conntrack', '-L', '-f', 'ipv6'], ['ip6tables-legacy', '-t', 'mangle', '-vnL'], ['ip6tables-nft', '-t', 'mangle', '-vnL'], ['nft', 'list', 'ruleset'], ['ip', '-6', 'rule'], ['nstat', '-az']] : [])]) {
+      texts.push(`## ${place}: ${argv.join(' ')}\n${(await lab.exec(place, argv, { reject: false })).stdout}`)
+    }
+  }
+  return texts.join('\n')
+}
 
 /** One exchange, and whether the relay took it. */
 async function ask(place: Place, address: string, port: string, enter: readonly string[] = []): Promise<Record<string, unknown> & { relayed: boolean }> {

@@ -1,0 +1,165 @@
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import { makeLab } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, openGate, runFilesOf, snapshot, startTestHelper } from '../helper/harness.ts'
+import type { TestHelper } from '../helper/harness.ts'
+
+/** Whatever dies or freezes: the network works again within seconds, and nothing of ours is left. */
+let programs: Awaited<ReturnType<typeof makeProgramFolder>>
+let lab: Lab
+let helper: TestHelper
+let before: string
+
+beforeAll(async () => {
+  programs = await makeProgramFolder()
+})
+afterAll(() => programs.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  before = await snapshot(lab)
+  helper = startTestHelper(lab, programs)
+})
+afterEach(async () => {
+  helper.kill()
+  await lab.remove()
+})
+
+const isRelay = (line: string): boolean => line.endsWith('/sluice-relay')
+const isHolder = (line: string): boolean => line.endsWith('/nft -i')
+const isGuard = (line: string): boolean => line.endsWith('--guard')
+
+describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
+  beforeEach(async () => {
+    await openGate(helper, programs, backend)
+    expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
+    expect(await ask(lab, 'router', 'ipv4', 8080)).toMatchObject({ relayed: true })
+  })
+
+  test('SIGKILL of the helper', async () => {
+    process.kill(helper.pid, 'SIGKILL')
+    await expectDirect(lab)
+    await expectClean(lab, before)
+  })
+
+  test('SIGTERM of the helper', async () => {
+    process.kill(helper.pid, 'SIGTERM')
+    expect(await helper.ended).toBe(0)
+    expect(helper.events.some(({ event }) => event === 'closed')).toBe(true)
+    await expectClean(lab, before)
+    await expectDirect(lab)
+  })
+
+  test('SIGINT is for the app to answer', async () => {
+    process.kill(helper.pid, 'SIGINT')
+    expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('SIGKILL of the relay', async () => {
+    process.kill(findProcess(lab, isRelay), 'SIGKILL')
+    expect((await helper.event('closed')).failure).toMatchObject({ code: 'relay-died' })
+    await expectDirect(lab)
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('SIGSTOP of the relay', async () => {
+    process.kill(findProcess(lab, isRelay), 'SIGSTOP')
+    expect((await helper.event('closed')).failure).toMatchObject({ code: 'relay-died', message: 'the relay stopped answering' })
+    await expectDirect(lab)
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('SIGSTOP of the helper: its guard takes everything back, and the helper finds its gate closed when it goes on', async () => {
+    process.kill(helper.pid, 'SIGSTOP')
+    await expectDirect(lab)
+    await expect.poll(() => snapshot(lab), { timeout: 15_000, interval: 200 }).toBe(before)
+    process.kill(helper.pid, 'SIGCONT')
+    expect((await helper.event('closed')).failure).toBeDefined()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('SIGKILL of helper and relay together, the relay frozen before', async () => {
+    const relay = findProcess(lab, isRelay)
+    process.kill(relay, 'SIGSTOP')
+    process.kill(helper.pid, 'SIGKILL')
+    await expectDirect(lab)
+    await expectClean(lab, before)
+  })
+
+  test('SIGKILL of the guard: another one takes its place', async () => {
+    const first = findProcess(lab, isGuard)
+    process.kill(first, 'SIGKILL')
+    await expect.poll(() => { try { return findProcess(lab, isGuard) !== first } catch { return false } }, { timeout: 10_000 }).toBe(true)
+    // It is asked only once it watches; the helper's own view of that is not visible, its effect is.
+    await expect.poll(() => runFilesOf(lab).length).toBe(2)
+    expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
+    process.kill(helper.pid, 'SIGKILL')
+    await expectDirect(lab)
+    await expectClean(lab, before)
+  })
+
+  test('SIGKILL of helper, relay and guard at once: the next opening and `cleanup` take back what is left', async () => {
+    const [relay, guard] = [findProcess(lab, isRelay), findProcess(lab, isGuard)]
+    process.kill(guard, 'SIGKILL')
+    process.kill(helper.pid, 'SIGKILL')
+    process.kill(relay, 'SIGKILL')
+    await helper.ended
+    const sweeper = startTestHelper(lab, programs)
+    await sweeper.request('hello', { protocol: 1 })
+    const { removed } = await sweeper.request('cleanup', {})
+    expect(removed.length).toBeGreaterThan(0)
+    expect(removed.filter((line) => line.startsWith('IPv4 rule'))).toHaveLength(3)
+    expect((await sweeper.request('cleanup', {})).removed).toEqual([])
+    await sweeper.end()
+    await expectClean(lab, before)
+    await expectDirect(lab)
+  })
+})
+
+test('nft: SIGKILL of the process that holds the rules', async () => {
+  await openGate(helper, programs, 'nft')
+  process.kill(findProcess(lab, isHolder), 'SIGKILL')
+  expect((await helper.event('closed')).failure).toMatchObject({ code: 'rules-failed' })
+  await expectDirect(lab)
+  await helper.end()
+  await expectClean(lab, before)
+})
+
+test('nft: SIGSTOP of the process that holds the rules: the lease runs out in the kernel, then everything goes', async () => {
+  await openGate(helper, programs, 'nft')
+  process.kill(findProcess(lab, isHolder), 'SIGSTOP')
+  await expectDirect(lab)
+  expect((await helper.event('closed')).failure).toMatchObject({ code: 'rules-failed' })
+  await helper.end()
+  await expectClean(lab, before)
+})
+
+test('killing a whole cgroup leaves the guard, which takes everything back', async (context) => {
+  const parent = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup'].find((path) => existsSync(`${path}/cgroup.procs`) && readFileSync(`/proc/self/cgroup`, 'utf8').includes('0::'))
+  const group = `${parent ?? ''}/sluice-test-${String(process.pid)}`
+  try {
+    if (parent === undefined) throw new Error('there is no cgroup v2 hierarchy')
+    mkdirSync(group)
+    writeFileSync(`${group}/cgroup.procs`, String(helper.pid))
+  } catch (error) {
+    context.skip(`no cgroup can be made here: ${String(error)}`)
+  }
+  await openGate(helper, programs, 'iptables')
+  const inside = readFileSync(`${group}/cgroup.procs`, 'utf8').trim().split('\n').map(Number)
+  expect(inside).toContain(findProcess(lab, isRelay))
+  expect(inside).not.toContain(findProcess(lab, isGuard))
+  if (existsSync(`${group}/cgroup.kill`)) writeFileSync(`${group}/cgroup.kill`, '1')
+  else for (const pid of inside) process.kill(pid, 'SIGKILL')
+  await expectDirect(lab)
+  await expectClean(lab, before)
+  await expect.poll(() => { rmdirSync(group); return existsSync(group) }).toBe(false)
+})
