@@ -1,0 +1,189 @@
+// No room: too many flows, no descriptors left. New flows are told so by a reset, the others go on, and every end still ends.
+#include "relay_lab.h"
+
+using namespace lab;
+
+namespace {
+
+const Endpoint kServer = at("203.0.113.2", 8080);
+
+struct Server {
+  Descriptor listener = listenAt(kServer);
+  std::vector<Descriptor> accepted;
+  // Takes whatever comes until `wanted` connections are there.
+  void take(std::size_t wanted) {
+    while (accepted.size() < wanted) accepted.push_back(acceptFrom(listener));
+  }
+};
+
+// Every byte there and back, over a flow that was there before the shortage.
+void works(const Descriptor& client, const Descriptor& server) {
+  writeAll(client, "still");
+  CHECK_EQ(readExactly(server, 5), "still");
+  writeAll(server, "here");
+  CHECK_EQ(readExactly(client, 4), "here");
+}
+
+double processorSeconds(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  std::istringstream fields(line.substr(line.rfind(')') + 2));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  long user = 0, system = 0;
+  fields >> user >> system;
+  return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+void maximum() {
+  RelaySettings settings;
+  settings.maxFlows = 5;
+  settings.threads = 2;
+  Relay relay(settings);
+  Server server;
+  std::vector<Descriptor> clients;
+  for (int i = 0; i < 5; ++i) clients.push_back(connectTo(kServer));
+  server.take(5);
+  for (int i = 0; i < 7; ++i) CHECK_EQ(readToError(connectTo(kServer)), ECONNRESET);
+  relay.awaitWarning("flows-shed");
+  CHECK_EQ(relay.active(), 5);
+  clients.pop_back();
+  relay.awaitActive(5);  // the server has not ended its side: the flow is still one
+  server.accepted.clear();
+  clients.clear();
+  relay.awaitActive(0);
+  const Descriptor again = connectTo(kServer);
+  server.take(1);
+  works(again, server.accepted[0]);
+  CHECK_EQ(std::count(relay.warnings().begin(), relay.warnings().end(), "flows-shed"), 1);
+  const auto closed = facts(relay.finish(), "close");
+  CHECK_EQ(closed.size(), 13U);
+  CHECK_EQ(std::count_if(closed.begin(), closed.end(), [](const Json& fact) { return Relay::text(fact, "reason") == "shed"; }), 7);
+}
+
+// The process may have so few descriptors that accept() itself fails.
+void descriptors(unsigned threads) {
+  RelaySettings settings;
+  settings.descriptors = 64;
+  settings.threads = threads;
+  Relay relay(settings);
+  Server server;
+  std::vector<Descriptor> clients;
+  std::vector<Descriptor> pairs;
+  // Until one is refused: from here on there is no room.
+  for (;;) {
+    Descriptor client = connectTo(kServer);
+    pollfd waiting[2] = {{server.listener.get(), POLLIN, 0}, {client.get(), POLLIN, 0}};
+    CHECK(poll(waiting, 2, kPatience * 1000) > 0);
+    if (waiting[0].revents == 0) {
+      CHECK_EQ(readToError(client), ECONNRESET);
+      break;
+    }
+    server.accepted.push_back(acceptFrom(server.listener));
+    clients.push_back(std::move(client));
+    CHECK(clients.size() < 64);
+  }
+  CHECK(clients.size() >= 10);
+  relay.awaitWarning("flows-shed");
+  // A crowd at the door: each is told, and the relay does not spin.
+  for (int i = 0; i < 100; ++i) CHECK_EQ(readToError(connectTo(kServer)), ECONNRESET);
+  const double before = processorSeconds(relay.pid());
+  std::vector<Descriptor> more;
+  for (int i = 0; i < 30; ++i) more.push_back(connectTo(kServer));
+  CHECK_EQ(relay.active(), static_cast<std::int64_t>(clients.size()));
+  for (const Descriptor& client : more) CHECK_EQ(readToError(client), ECONNRESET);
+  for (int i = 0; i < 10; ++i) relay.ping();
+  CHECK(processorSeconds(relay.pid()) - before < 2.0);
+  for (std::size_t i = 0; i < clients.size(); ++i) works(clients[i], server.accepted[i]);
+  // One goes, one may come.
+  clients.pop_back();
+  server.accepted.pop_back();
+  relay.awaitActive(static_cast<std::int64_t>(clients.size()));
+  const Descriptor next = connectTo(kServer);
+  const Descriptor taken = acceptFrom(server.listener);
+  works(next, taken);
+  // Without a free descriptor, ending everything must not need one.
+  const Descriptor over = connectTo(kServer);
+  CHECK_EQ(readToError(over), ECONNRESET);
+  relay.send(R"({"type":"reset"})");
+  for (const Descriptor& client : clients) CHECK_EQ(readToError(client), ECONNRESET);
+  CHECK_EQ(relay.active(), 0);
+  relay.finish();
+}
+
+void thousands(const std::string& order) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  constexpr std::size_t kFlows = 2000;
+  CHECK(limit.rlim_max > 3 * kFlows);
+  RelaySettings settings;
+  settings.threads = 2;
+  Relay relay(settings);
+  Server server;
+  std::vector<Descriptor> clients;
+  for (std::size_t i = 0; i < kFlows; ++i) {
+    clients.push_back(connectTo(kServer));
+    server.take(i + 1);
+  }
+  CHECK_EQ(relay.active(), static_cast<std::int64_t>(kFlows));
+  if (order == "end of input") relay.hangUp();
+  else relay.send("{\"type\":\"" + order + "\"}");
+  for (const Descriptor& client : clients) CHECK_EQ(readToError(client), ECONNRESET);
+  for (const Descriptor& accepted : server.accepted) CHECK_EQ(readToError(accepted), ECONNRESET);
+  if (order == "reset") {
+    CHECK_EQ(relay.active(), 0);
+    relay.hangUp();
+  }
+  CHECK_EQ(relay.waitStatus(), 0);
+  const auto closed = facts(capture_reader::read(capture_reader::readFile(relay.capture())), "close");
+  CHECK_EQ(closed.size(), kFlows);
+  for (const Json& fact : closed) CHECK_EQ(Relay::text(fact, "reason"), "gate-closed");
+}
+
+// An idle flow holds no buffer: a thousand of them cost about a kilobyte each.
+void idleMemory() {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  Relay relay;
+  Server server;
+  const auto resident = [&] {
+    std::ifstream status("/proc/" + std::to_string(relay.pid()) + "/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("RssAnon:")) return std::stoll(line.substr(8));
+    }
+    check::fail(__FILE__, __LINE__, "no RssAnon");
+  };
+  std::vector<Descriptor> clients;
+  const auto open = [&](std::size_t count) {
+    while (clients.size() < count) {
+      clients.push_back(connectTo(kServer));
+      server.take(clients.size());
+      works(clients.back(), server.accepted.back());
+    }
+  };
+  // The recorder's blocks circulate and are counted once they all were touched; so the first flows are not measured.
+  open(1000);
+  const std::int64_t before = resident();
+  open(3000);
+  const std::int64_t grown = resident() - before;
+  std::printf("idle flows: %lld KiB for 2000\n", static_cast<long long>(grown));
+  CHECK(grown < 2 * 2000 + 2048);
+  relay.finish();
+#endif
+}
+
+}  // namespace
+
+int main() {
+  becomeMachine();
+  maximum();
+  descriptors(1);
+  descriptors(2);
+  thousands("reset");
+  thousands("quit");
+  thousands("end of input");
+  idleMemory();
+  return passed();
+}
