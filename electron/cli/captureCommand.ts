@@ -208,7 +208,7 @@ class Capture {
 
   private async startInspector(): Promise<void> {
     try {
-      const inspector = startInspector({ folder: this.wish.folder })
+      const inspector = startInspector()
       this.inspector = inspector
       const follow = new FlowFollow(inspector, this.view)
       this.follow = follow

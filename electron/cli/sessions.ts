@@ -15,7 +15,7 @@ export function sessionPath(name: string): string {
 /** Opens a session in an inspector, reads it to its end, works, and ends the inspector whatever happens. */
 export async function withSession<Result>(name: string, signal: AbortSignal, work: (inspector: InspectorClient, summary: SessionSummary, folder: string) => Promise<Result>): Promise<Result> {
   const folder = sessionPath(name)
-  const inspector = startInspector({ folder })
+  const inspector = startInspector()
   const giveUp = (): void => void inspector.stop()
   signal.addEventListener('abort', giveUp, { once: true })
   try {

@@ -74,7 +74,6 @@ export async function runApp(options: AppOptions): Promise<void> {
     emit,
   })
   const exporter = new Exporter({
-    startInspector: (writable) => startInspector({ writable: [writable] }),
     onProgress: (done, of) => emit('exportProgress', { done, of }),
   })
 

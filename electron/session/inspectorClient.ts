@@ -138,7 +138,7 @@ class Client implements InspectorClient {
   private main: InspectorProcess | null = null
   private folder: string | null = null
   private lastId = 0
-  private readonly exporters = new Map<number, InspectorProcess>()
+  private readonly exports = new Map<number, AbortController>()
   private readonly eventListeners = new Set<(event: InspectorEvent) => void>()
   private readonly exitListeners = new Set<(died: boolean) => void>()
 
@@ -151,7 +151,7 @@ class Client implements InspectorClient {
     if (type === 'export') return (await this.export(id, args as unknown as InspectorArguments<'export'>)) as InspectorResults[T]
     if (type === 'cancel') {
       const { request } = args as unknown as InspectorArguments<'cancel'>
-      await this.exporters.get(request)?.request(id, 'cancel', { request })
+      this.exports.get(request)?.abort()
       return null as InspectorResults[T]
     }
     if (type === 'open') {
@@ -176,7 +176,8 @@ class Client implements InspectorClient {
   }
 
   async stop(): Promise<void> {
-    await Promise.all([this.main, ...this.exporters.values()].map((process) => process?.stop()))
+    for (const stop of this.exports.values()) stop.abort()
+    await this.main?.stop()
     this.main = null
   }
 
@@ -184,24 +185,54 @@ class Client implements InspectorClient {
     for (const listener of this.eventListeners) listener(event)
   }
 
-  /** An export has a process of its own, which may write in the target's folder: the one that lives long never may. */
   private async export(id: number, args: InspectorArguments<'export'>): Promise<InspectorResults['export']> {
     if (this.folder === null) throw new Failure('session-missing', 'no session is open')
-    const path = resolve(args.path)
-    const exporter = new InspectorProcess(
-      [...writableFolders(this.folder), ...(existsSync(dirname(path)) ? [dirname(path)] : [])],
-      (event) => { if (event.event === 'progress') this.tell(event) },
-      () => undefined,
-    )
-    this.exporters.set(id, exporter)
+    const stop = new AbortController()
+    this.exports.set(id, stop)
     try {
-      await exporter.request(0, 'open', { folder: this.folder, live: false })
-      await exporter.request(0, 'finish', {})
-      return (await exporter.request(id, 'export', { ...args, path })) as InspectorResults['export']
+      return await exportSession({ ...args, folder: this.folder, signal: stop.signal, onProgress: (done, of) => { this.tell({ event: 'progress', request: id, done, of }) } })
     } finally {
-      this.exporters.delete(id)
-      await exporter.stop()
+      this.exports.delete(id)
     }
+  }
+}
+
+export interface ExportWish extends InspectorArguments<'export'> {
+  readonly folder: string
+  readonly signal?: AbortSignal
+  readonly onProgress?: (done: number, of: number) => void
+}
+
+/**
+ * Exports a session by an inspector of its own, which may write in the target's folder: one that lives long never may. Rejects as the export does, and with
+ * `cancelled` after the signal.
+ */
+export async function exportSession({ folder, signal, onProgress, ...args }: ExportWish): Promise<InspectorResults['export']> {
+  const session = resolve(folder)
+  const path = resolve(args.path)
+  const exporter = new InspectorProcess(
+    [...writableFolders(session), ...(existsSync(dirname(path)) ? [dirname(path)] : [])],
+    (event) => { if (event.event === 'progress') onProgress?.(event.done, event.of) },
+    () => undefined,
+  )
+  // Before the export itself began there is nothing on the disk to be taken back, so the process is simply ended.
+  let exporting = false
+  const cancel = (): void => {
+    if (exporting) void exporter.request(3, 'cancel', { request: 2 }).catch(() => undefined)
+    else void exporter.stop()
+  }
+  signal?.addEventListener('abort', cancel, { once: true })
+  try {
+    await exporter.request(0, 'open', { folder: session, live: false })
+    await exporter.request(1, 'finish', {})
+    exporting = true
+    return (await exporter.request(2, 'export', { ...args, path })) as InspectorResults['export']
+  } catch (error) {
+    if (signal?.aborted === true) throw new Failure('cancelled', 'the export was cancelled')
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', cancel)
+    await exporter.stop()
   }
 }
 
