@@ -121,7 +121,8 @@ std::optional<WitnessAnswer> decodeAnswer(std::span<const std::byte> message) {
   WitnessAnswer answer{};
   answer.token = wire.token;
   if (wire.found == 0) {
-    if (message.size() != sizeof wire) return std::nullopt;
+    const bool bare = wire.pid == 0 && wire.ppid == 0 && wire.uid == 0 && (wire.name | wire.path | wire.user | wire.words) == 0;
+    if (message.size() != sizeof wire || !bare) return std::nullopt;
     return answer;
   }
   if (wire.words > kMaxWords || wire.name > kMaxName || wire.user > kMaxName || wire.path > kMaxPath) return std::nullopt;
