@@ -56,6 +56,7 @@ export class RelayLink {
   readonly #control: Duplex
   readonly #gone: Promise<void>
   #dead = false
+  #ready = false
   #ending = false
   #stderr = ''
   #answer: ((said: Said) => void) | undefined
@@ -111,6 +112,7 @@ export class RelayLink {
           clearTimeout(timer)
           signal.removeEventListener('abort', abort)
           this.#answer = undefined
+          this.#ready = true
           resolve(said)
         }
       }
@@ -138,18 +140,24 @@ export class RelayLink {
     return this.#dead
   }
 
-  /** Lets it write the rest of the capture and end; SIGKILL when it does not. Resolves when it is gone. Idempotent. */
+  /** Lets it write the rest of the capture and end; SIGKILL when it does not, or had not begun. Resolves when it is gone. Idempotent. */
   async quit(): Promise<void> {
     this.#ending = true
     if (this.#dead) return
-    this.#tell({ type: 'quit' })
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), quitWithin)
+    if (this.#ready) this.#tell({ type: 'quit' })
+    else this.kill()
+    const timer = setTimeout(() => this.kill(), quitWithin)
     await this.#gone
     clearTimeout(timer)
   }
-  /** Its armed lingers make its death a reset on every flow. */
+  /** With its group: the witness has nobody left to answer. Its armed lingers make its death a reset on every flow. */
   kill(): void {
-    if (!this.#dead) this.#child.kill('SIGKILL')
+    if (this.#dead) return
+    try {
+      process.kill(-this.identity.pid, 'SIGKILL')
+    } catch {
+      this.#child.kill('SIGKILL')
+    }
   }
 
   #tell(message: object): void {

@@ -65,7 +65,10 @@ export function startProcess(argv: readonly string[], options: { readonly cwd?: 
       const check = (): void => {
         for (; next < lines.length; next++) {
           const candidate = lines[next] ?? ''
-          if (matches(candidate)) return settle(() => resolve(candidate))
+          if (matches(candidate)) {
+            settle(() => resolve(candidate))
+            return
+          }
         }
         if (over) settle(() => reject(new Error(`${argv.join(' ')} ended before the awaited line\n${output}\n${errors}`)))
       }

@@ -35,6 +35,7 @@ export class FlowDissection implements Holder {
   private decided = false
   private failed = false
   private preview: { readonly direction: Direction; bytes: Uint8Array } | null = null
+  private previewEnded = false
   private seen = 0
   private now = 0n
   /** Why a dissector gave up. */
@@ -68,6 +69,7 @@ export class FlowDissection implements Holder {
   gap(direction: Direction, offset: number, length: number, time: bigint): void {
     this.now = time
     this.seen += length
+    this.previewEnded = true
     if (this.dissector !== null) this.guarded((dissector) => { dissector.gap(direction, offset, length, time) })
     else this.settle() // the beginning is missing: nobody can tell what it was
   }
@@ -104,6 +106,7 @@ export class FlowDissection implements Holder {
   }
 
   private glimpse(direction: Direction, bytes: Uint8Array): void {
+    if (this.previewEnded) return
     if (this.preview === null) {
       this.preview = { direction, bytes: bytes.slice(0, previewBytes) }
     } else if (this.preview.direction === direction && this.preview.bytes.length < previewBytes && this.kind === null) {

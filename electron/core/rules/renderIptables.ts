@@ -58,7 +58,7 @@ export function sweepIptables(saved: string): string {
 
 function chainRules(ruleSet: RuleSet, chain: Chain, family: Family, relayPort: number): string[] {
   return chain.steps.flatMap(({ when, then }) => {
-    const conditions = when.map((match) => conditionsOf(ruleSet, match, family)).reduce((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]] as string[][])
+    const conditions = when.map((match) => conditionsOf(ruleSet, match, family)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
     return conditions.map((words) => ['-A', nameOf(chain.name), ...words, verdict(then, family, relayPort)].filter((word) => word !== '').join(' '))
   })
 }

@@ -64,7 +64,7 @@ function addTable(owner: boolean): string {
 function chainRules(ruleSet: RuleSet, chain: Chain, relayPort: number): string[] {
   return chain.steps.flatMap(({ when, then }) => {
     // A match with several answers (an address family, a cgroup) makes a rule of each.
-    const conditions = when.map((match) => conditionsOf(ruleSet, match)).reduce((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]] as string[][])
+    const conditions = when.map((match) => conditionsOf(ruleSet, match)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
     return conditions.flatMap((words) => verdicts(ruleSet, then, relayPort).map((verdict) => [...words, verdict].join(' ')))
   })
 }

@@ -97,10 +97,10 @@ export function openArguments(folder: string, backend: Backend, wish: Partial<Pl
   return { ...planFor({ ...wish, backend }), capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, threads: 1 }
 }
 
-/** Everything the kernel holds of rules and routes in a place, as text. */
+/** Everything the kernel holds of rules and routes in a place, as text; without counters and times, which go on by themselves. */
 export async function snapshot(lab: Lab, place: Place = 'router'): Promise<string> {
   const commands = [
-    ['nft', 'list', 'ruleset'],
+    ['nft', '--stateless', 'list', 'ruleset'],
     ...['-4', '-6'].flatMap((family) => [['ip', family, 'rule'], ['ip', family, 'route', 'show', 'table', 'all']]),
   ]
   const parts = []

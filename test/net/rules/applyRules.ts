@@ -36,7 +36,9 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
   }
 
   if (backend === 'nft') {
-    const nft = (text: string): Promise<unknown> => lab.exec('router', ['nft', '-f', '-'], { input: text })
+    const nft = async (text: string): Promise<void> => {
+      await lab.exec('router', ['nft', '-f', '-'], { input: text })
+    }
     const texts = renderNft(rules, { relayPort, owner: false, leaseSeconds })
     await nft(texts.load)
     await route()
@@ -46,8 +48,8 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
       await unroute()
     }
     return {
-      renew: async () => void (await nft(texts.renew)),
-      drain: async () => void (await nft(texts.drain)),
+      renew: () => nft(texts.renew),
+      drain: () => nft(texts.drain),
       remove,
       removeExactly: remove,
     }

@@ -30,7 +30,7 @@ describe.each(Object.entries(goldens))('golden %s', (name, wish) => {
 describe('nft', () => {
   const texts = renderNft(compile(goldens['plain'] ?? { tcp: '' }), { relayPort: 50081, owner: true, leaseSeconds: 4 })
   test('each text is one line: one transaction for an interactive nft', () => {
-    for (const text of Object.values(texts)) expect(text.match(/\n/g)).toHaveLength(1)
+    for (const text of Object.values<string>({ ...texts })) expect(text.match(/\n/g)).toHaveLength(1)
   })
   test('the lease has its time, and is not given by load', () => {
     expect(texts.renew).toBe('flush set inet sluice lease; add element inet sluice lease { tcp timeout 4s }\n')

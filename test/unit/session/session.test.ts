@@ -22,7 +22,7 @@ afterEach(() => {
   rmSync(home, { recursive: true, force: true })
 })
 
-export function writeSession(capture: CaptureFixture | Uint8Array, name = 'x.sluice'): string {
+function writeSession(capture: CaptureFixture | Uint8Array, name = 'x.sluice'): string {
   const folder = join(home, name)
   mkdirSync(folder, { mode: 0o700 })
   writeFileSync(join(folder, 'session.json'), JSON.stringify({ format: 1, tool: 'sluice', version: '0.1.0', startedAt: '2025-11-25T00:00:00Z', plan: null, payload: true }))
@@ -52,7 +52,7 @@ test('flows, details, stream and bodies of a fixture', async () => {
   expect(page).toMatchObject({ total: 2, matching: 2 })
   expect(page.rows[0]).toMatchObject({ id: 1, protocol: 'http', name: 'example.test', info: 'POST /form → 200 OK', process: { pid: 4242, name: 'curl' }, state: 'finished', closedBy: 'client' })
   expect(page.rows[1]).toMatchObject({ id: 2, protocol: 'raw', scope: 'forwarded', state: 'server-reset', bytesLost: 1000, undecodable: false })
-  expect(page.rows[1]!.info).toBe('raw: 1022 bytes, server began “SSH-2.0-\\x1b[31mx\\r\\n”')
+  expect(page.rows[1]!.info).toBe('raw: 1020 bytes, server began “SSH-2.0-\\x1b[31mx\\r\\n”')
   const body = await session.bodyPage(1, 0, 'response', true, 6, 5)
   expect(Buffer.from(body.bytes, 'base64').toString()).toBe('hello')
   expect(body).toMatchObject({ total: text.length, encoding: 'gzip', contentType: 'text/plain' })
@@ -60,9 +60,9 @@ test('flows, details, stream and bodies of a fixture', async () => {
   expect(Buffer.from(wire.bytes, 'base64')).toEqual(zipped)
   expect(Buffer.concat([...session.readBody(1, 0, 'response', true)].map((part) => part.bytes)).toString()).toBe(text)
   expect(session.streamPage(2, 'both', 0, 100).chunks.map((chunk) => [chunk.direction, chunk.offset, chunk.length, chunk.bytes === undefined])).toEqual([
-    ['down', 0, 18, false], ['down', 18, 1000, true], ['down', 1018, 4, false],
+    ['down', 0, 16, false], ['down', 16, 1000, true], ['down', 1016, 4, false],
   ])
-  expect(session.details(2).gaps).toEqual([{ direction: 'down', offset: 18, bytes: 1000, reason: 'slow' }])
+  expect(session.details(2).gaps).toEqual([{ direction: 'down', offset: 16, bytes: 1000, reason: 'slow' }])
   expect(session.details(1).exchanges[0]).toMatchObject({ request: { url: 'http://example.test/form' }, response: { status: 200 } })
   expect((await session.flowPage({ filter: 'port == 22', sort: 'bytesDown', descending: true }, 0, 10)).rows.map((row) => row.id)).toEqual([2])
   expect((await session.flowPage({ filter: 'server == 203.0.113.0/24', sort: 'info', descending: true }, 0, 10)).rows.map((row) => row.id)).toEqual([1])
