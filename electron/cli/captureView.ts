@@ -66,7 +66,10 @@ export function lineView(output: Output): CaptureView {
     gate: nothing,
     warning: (message) => output.note(`sluice: ${message}`),
     note: (message) => output.note(`sluice: ${message}`),
-    closed: (state, session) => Promise.resolve(output.note(summary(state, session))),
+    closed: (state, session) => {
+      output.note(summary(state, session))
+      return Promise.resolve()
+    },
   }
 }
 
@@ -107,7 +110,7 @@ export function liveView(output: Output): CaptureView & { stop(): void } {
     void output.write(`${cleared}${printable(text)}\n`)
     if (state?.phase !== undefined && state.phase !== 'opening') void output.write(table())
   }
-  const keep = (row: FlowRow): void => {
+  const keep = (row: FlowRow): Promise<void> => {
     rows.set(row.id, row)
     // The oldest that is over gives way first, so that flows under way stay in sight.
     while (rows.size > room()) {
@@ -116,14 +119,15 @@ export function liveView(output: Output): CaptureView & { stop(): void } {
       rows.delete(oldest.id)
     }
     soon()
+    return Promise.resolve()
   }
   return {
     step: nothing,
     ready: (ready) => output.line(readyLine(ready)),
-    opened: (row) => Promise.resolve(keep(row)),
-    ended: (row) => Promise.resolve(keep(row)),
+    opened: keep,
+    ended: keep,
     seen: (row) => {
-      if (rows.has(row.id)) keep(row)
+      if (rows.has(row.id)) void keep(row)
     },
     gate: (next) => {
       state = next

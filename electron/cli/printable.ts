@@ -2,7 +2,6 @@
  * Everything that came from outside passes here on its way to a terminal: what a terminal acts upon (C0, DEL and C1 controls, RFC: ECMA-48), what
  * turns the direction of text round (Unicode TR36, bidi controls), line separators, invisible and unpaired units become visible escapes.
  */
-// eslint-disable-next-line no-control-regex -- they are what this is about
 const unsafe = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g
 const short: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\t': '\\t', '\0': '\\0', '\u001b': '\\e' }
 
@@ -23,7 +22,7 @@ export function printableLines(text: string): string[] {
 
 /** Columns a text takes on a terminal: wide East Asian and emoji two, combining marks none. Of printable text. */
 export function columns(text: string): number {
-  // eslint-disable-next-line no-control-regex -- the quick way for ASCII
+  // The quick way for ASCII.
   if (/^[\u0000-\u007f]*$/.test(text)) return text.length
   let width = 0
   for (const unit of text) width += columnsOf(unit)

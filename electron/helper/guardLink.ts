@@ -40,7 +40,7 @@ export class GuardLink {
   static async start(program: string, namespace: string, journal: Journal, lock: Lock, signal: AbortSignal, onDeath: () => void): Promise<GuardLink> {
     const child = spawn(process.execPath, [program, '--guard'], {
       stdio: ['pipe', 'pipe', 'ignore', lock.descriptor],
-      env: { ...toolEnvironment, ...(process.versions['electron'] === undefined ? {} : { ELECTRON_RUN_AS_NODE: '1' }) },
+      env: { ...toolEnvironment, ...('electron' in process.versions ? { ELECTRON_RUN_AS_NODE: '1' } : {}) },
       cwd: '/',
       detached: true,
     })

@@ -35,6 +35,7 @@ async function runHelper(): Promise<number> {
 function standClean(): void {
   process.chdir('/')
   process.umask(0o077)
+  // eslint-disable-next-line @typescript-eslint/no-dynamic-delete -- the environment itself must lose them, and their names are the caller's
   for (const name of Object.keys(process.env)) delete process.env[name]
   Object.assign(process.env, toolEnvironment)
 }

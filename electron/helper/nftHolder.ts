@@ -106,6 +106,7 @@ class Holder implements NftHolder {
     })
     this.#waiting = undefined
     if (said === undefined) {
+      // eslint-disable-next-line @typescript-eslint/no-unnecessary-condition -- it may have died while it was waited for
       throw new Failure('rules-failed', this.#dead ? 'the nft process that holds the rules has ended' : 'nft did not answer')
     }
     if (said !== '') throw new Failure('rules-failed', 'nft refused the rules', said.slice(0, 4000))

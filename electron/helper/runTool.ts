@@ -49,5 +49,10 @@ export async function runTool(
     stripFinalNewline: false,
   })
   const why = result.timedOut ? `${path} took too long and was ended\n` : result.exitCode === undefined ? `${result.shortMessage}\n` : ''
-  return { exitCode: result.exitCode, stdout: String(result.stdout ?? ''), stderr: why + String(result.stderr ?? '') }
+  return { exitCode: result.exitCode, stdout: textOf(result.stdout), stderr: why + textOf(result.stderr) }
+}
+
+/** A tool that could not be started has no output, whatever execa's types say. */
+function textOf(output: unknown): string {
+  return typeof output === 'string' ? output : ''
 }

@@ -25,7 +25,7 @@ export async function answerCall(handlers: BridgeHandlers, name: unknown, argume
   try {
     if (typeof name !== 'string' || !Object.hasOwn(bridgeArguments, name)) return { ok: false, error: { code: 'protocol', message: 'the page asked for something unknown' } }
     const known = name as keyof BridgeCalls
-    const checked = v.safeParse(bridgeArguments[known] as v.GenericSchema, argument)
+    const checked = v.safeParse(bridgeArguments[known], argument)
     if (!checked.success) return { ok: false, error: { code: 'protocol', message: `the page asked for ${known} with a wrong argument`, detail: v.summarize(checked.issues).slice(0, 2000) } }
     const handler = handlers[known] as (argument: unknown) => unknown
     return { ok: true, value: (await handler(checked.output)) as BridgeCalls[typeof known]['value'] }

@@ -31,7 +31,7 @@ export function findPlaces(): Places {
   return {
     root,
     runtime: process.execPath,
-    runtimeIsElectron: process.versions['electron'] !== undefined,
+    runtimeIsElectron: 'electron' in process.versions,
     relay: join(native, 'sluice-relay'),
     confine: join(native, 'sluice-confine'),
     helper: bundle('helper.mjs'),

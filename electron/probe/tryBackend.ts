@@ -75,11 +75,16 @@ async function run(command: string, args: readonly string[], input: string): Pro
   const result = await execa(command, args, { input, env: toolEnvironment, extendEnv: false, timeout: timeLimit, reject: false, stripFinalNewline: true, maxBuffer: 65_536 })
   if (!result.failed) return undefined
   if (result.timedOut) return 'it did not answer in time'
-  const line = (result.stderr ?? '').split('\n').map((text) => text.trim()).find((text) => text !== '')
+  const line = textOf(result.stderr).split('\n').map((text) => text.trim()).find((text) => text !== '')
   return (line ?? result.shortMessage ?? 'it failed').slice(0, 300)
 }
 
 async function readVersion(path: string): Promise<string | undefined> {
   const result = await execa(path, ['--version'], { env: toolEnvironment, extendEnv: false, timeout: timeLimit, reject: false, maxBuffer: 65_536 })
-  return /\bv?([0-9]+(?:\.[0-9]+)+)/.exec(result.stdout ?? '')?.[1]
+  return /\bv?([0-9]+(?:\.[0-9]+)+)/.exec(textOf(result.stdout))?.[1]
+}
+
+/** A tool that could not be started has no output, whatever execa's types say. */
+function textOf(output: unknown): string {
+  return typeof output === 'string' ? output : ''
 }

@@ -90,13 +90,12 @@ export class FlowQuery {
     const node = parseFilter(filter)
     const match = sql === null ? new MatchList(node, this.store) : null
     for (let after = 0; ; ) {
-      let ids: number[]
       if (match !== null) {
         match.step(Infinity)
         yield* chunked(match.ids, (some) => this.store.rows(some))
         return
       }
-      ids = this.store.database.all(`SELECT id FROM flows WHERE ${sql!.sql} AND id > ? ORDER BY id LIMIT 200`, [...sql!.parameters, after]).map((row) => row['id'] as number)
+      const ids = this.store.database.all(`SELECT id FROM flows WHERE ${sql!.sql} AND id > ? ORDER BY id LIMIT 200`, [...sql!.parameters, after]).map((row) => row['id'] as number)
       if (ids.length === 0) return
       yield* this.store.rows(ids)
       after = ids.at(-1)!

@@ -53,7 +53,7 @@ export class Session implements SessionReader {
   private wake: (() => void) | null = null
   private watcher: FSWatcher | null = null
   private running: Promise<void> = Promise.resolve()
-  private error: unknown = null
+  private error: Error | null = null
   private decoded: { readonly key: string; readonly result: Promise<Decoded> } | null = null
 
   private constructor(found: FoundSession, live: boolean, events: SessionEvents) {
@@ -121,7 +121,7 @@ export class Session implements SessionReader {
       }
       if (!this.closed && !this.ended) this.complete()
     } catch (error) {
-      this.error = error
+      this.error = error instanceof Error ? error : new Error(String(error))
     } finally {
       this.watcher?.close()
       this.watcher = null
@@ -207,7 +207,7 @@ export class Session implements SessionReader {
     const { ingest } = this
     if (ingest?.damage !== undefined) notes.push(`${ingest.damage}; what follows was not read`)
     else if (this.ended && ingest !== null && ingest.pending > 0) notes.push(`the record ends in the middle of a block (${String(ingest.pending)} bytes of it are there)`)
-    if (this.error !== null) notes.push(`reading stopped: ${escapeText(this.error instanceof Error ? this.error.message : String(this.error), 300)}`)
+    if (this.error !== null) notes.push(`reading stopped: ${escapeText(this.error.message, 300)}`)
     const totals = this.stored ?? ingest?.totals() ?? { flows: 0, live: 0, bytesUp: 0, bytesDown: 0, bytesLost: 0 }
     return { ...totals, read: this.ended ? size : Math.min(ingest?.read ?? 0, size), size, notes }
   }

@@ -10,7 +10,6 @@ export interface PrintablePart {
  * annotation, tags, lone surrogates.
  */
 const invisible =
-  // eslint-disable-next-line no-control-regex -- finding control characters is what this is for
   /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]|[\u{e0000}-\u{e01ef}]|[\ud800-\udfff]/gu
 
 function nameOf(character: string): string {

@@ -24,6 +24,7 @@ export class BodyStore {
   error = $state<string | undefined>(undefined)
   failure = $state.raw<FailureReport | null>(null)
   readonly #pages = new SvelteMap<number, Uint8Array<ArrayBuffer>>()
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- what was asked for is not shown
   readonly #asked = new Set<number>()
   readonly #client: Client
   readonly place: BodyPlace

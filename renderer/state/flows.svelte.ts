@@ -40,6 +40,7 @@ export class FlowList {
   /** Rises with each query, so that answers to an older one are dropped. */
   #epoch = 0
   #seen = { first: 0, end: 50 }
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- what was asked for is not shown
   #asked = new Map<number, Promise<void>>()
   #refreshing = false
   #refreshAgain = false
@@ -115,15 +116,21 @@ export class FlowList {
       return
     }
     this.#refreshing = true
+    this.#refreshAgain = false
     try {
       do {
-        this.#refreshAgain = false
         await Promise.all(this.#pagesInSight().map((page) => this.#fetch(page, true)))
         await this.#keepSelection()
-      } while (this.#refreshAgain)
+      } while (this.#takeRefreshAgain())
     } finally {
       this.#refreshing = false
     }
+  }
+
+  #takeRefreshAgain(): boolean {
+    const again = this.#refreshAgain
+    this.#refreshAgain = false
+    return again
   }
 
   /** Selects the row at that place, fetching it when it is not here. */

@@ -72,7 +72,9 @@ interface RunOptions {
 }
 
 async function runThreads({ lab, load, folder, rounds, seconds, threads, idleFlows, quiet }: RunOptions): Promise<Record<string, unknown>> {
-  const say = (text: string): void => void (quiet || process.stdout.write(`${text}\n`))
+  const say = (text: string): void => {
+    if (!quiet) process.stdout.write(`${text}\n`)
+  }
   say(`${threads} thread${threads === 1 ? '' : 's'} each, ${rounds} rounds of ${seconds} s, forwarded IPv4, capture on for Sluice (median; ratio to HAProxy)`)
   const results = new Map<string, number[]>()
   const note = (name: string, value: number): void => void results.set(name, [...(results.get(name) ?? []), value])

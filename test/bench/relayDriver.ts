@@ -19,7 +19,7 @@ export interface RunningProxy {
 
 /** The relay alone, driven as the helper drives it (ARCHITECTURE.md, "Relay control"). */
 export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
-  const [program = '', ...args] = [...options.enter, options.program]
+  const [program, ...args] = [...options.enter, options.program]
   const child: ChildProcess = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit', 'pipe'] })
   const control = child.stdio[3] as Duplex
   control.on('error', () => undefined)

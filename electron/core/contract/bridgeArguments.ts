@@ -64,7 +64,6 @@ export type ValidatorsMatch = {
   choice: Same<v.InferOutput<typeof gateChoiceShape>, Mutable<GateChoice>>
   settings: Same<v.InferOutput<typeof settingsShape>, Mutable<Settings>>
 }
-const validatorsMatch: ValidatorsMatch = { choice: true, settings: true }
-void validatorsMatch
+export const validatorsMatch: ValidatorsMatch = { choice: true, settings: true }
 
 export const bridgeCallNames = Object.keys(bridgeArguments) as (keyof BridgeCalls)[]

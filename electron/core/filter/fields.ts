@@ -52,6 +52,7 @@ export const fields: readonly Field[] = [
   { name: 'http', aliases: [], kind: 'flag', about: 'flows of HTTP/1', read: (row) => flag(row.protocol === 'http'), sql: [`nullif(protocol = 'http', 0)`] },
   { name: 'tls', aliases: ['ssl'], kind: 'flag', about: 'flows of TLS', read: (row) => flag(row.protocol === 'tls'), sql: [`nullif(protocol = 'tls', 0)`] },
   { name: 'raw', aliases: [], kind: 'flag', about: 'flows no dissector knows', read: (row) => flag(row.protocol === 'raw'), sql: [`nullif(protocol = 'raw', 0)`] },
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-condition -- true of each flow while TCP is all there is
   { name: 'tcp', aliases: [], kind: 'flag', about: 'flows over TCP', read: (row) => flag(row.transport === 'tcp'), sql: ['1'] },
   { name: 'scope', aliases: [], kind: 'text', about: 'whose flow it is', values: ['local', 'forwarded'], read: (row) => [row.scope], sql: ['scope'] },
   { name: 'local', aliases: [], kind: 'flag', about: 'flows of programs of this computer', read: (row) => flag(row.scope === 'local'), sql: [`nullif(scope = 'local', 0)`] },

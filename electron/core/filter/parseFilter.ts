@@ -268,7 +268,7 @@ class Parser {
   /** In double or single quotes; a backslash takes the next character as it is before a quote or a backslash, and stands for itself before others (so that regexes need no doubling). */
   private quoted(): string {
     const start = this.at
-    const quote = this.text[this.at++]
+    const quote = this.text.charAt(this.at++)
     let text = ''
     for (;;) {
       const unit = this.text[this.at++]

@@ -75,7 +75,7 @@ export class Database {
     if (statement === undefined) {
       // Texts come from filters too: the cache is bounded.
       if (this.statements.size >= 200) this.statements.clear()
-      statement = this.inner.prepare(sql) as unknown as Statement
+      statement = this.inner.prepare(sql)
       this.statements.set(sql, statement)
     }
     return statement

@@ -62,7 +62,7 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     test.each(Object.keys(ways) as (keyof typeof ways)[])('%s', async (way) => {
       const helper = start()
       await helper.request('hello', { protocol: 1 })
-      const opening = helper.request('open', openArguments(makeSession(programs, 'cancel'), backend)).then(() => 'opened', (error: { code: string }) => error.code)
+      const opening = helper.request('open', openArguments(makeSession(programs, 'cancel'), backend)).then(() => 'opened', (error: unknown) => (error as { code: string }).code)
       await helper.event('step', ({ text }) => text === step)
       await ways[way](helper)
       // Where the helper is gone it could not answer; where it goes on it must say why nothing is open.

@@ -24,7 +24,7 @@ const person = 65534
 export async function startRelay(lab: Lab): Promise<TestRelay> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-rules-'))
   chownSync(folder, person, person)
-  const [command = '', ...args] = [...lab.enter('router'), findPlaces().relay]
+  const [command, ...args] = [...lab.enter('router'), findPlaces().relay]
   const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe', 'pipe'] })
   const control = child.stdio[3] as Duplex
   let errors = ''

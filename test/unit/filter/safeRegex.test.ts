@@ -22,7 +22,7 @@ describe('safeRegex', () => {
     }), { numRuns: 20_000 })
   })
   it('takes or refuses any text as the language does, or refuses more', () => {
-    fc.assert(fc.property(fc.string({ maxLength: 12, unit: fc.constantFrom(...'ab01(){}[]|*+?\\^$.-,:d') }), (source) => {
+    fc.assert(fc.property(fc.string({ maxLength: 12, unit: fc.constantFrom(...Array.from('ab01(){}[]|*+?\\^$.-,:d')) }), (source) => {
       let mine: ReturnType<typeof compileSafeRegex> | undefined
       try {
         mine = compileSafeRegex(source)
