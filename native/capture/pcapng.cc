@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "capture/packet_block.h"
 #include "capture/text.h"
 
 namespace sluice::pcapng {
@@ -14,17 +15,9 @@ static_assert(std::endian::native == std::endian::little, "the capture is little
 
 namespace {
 
-constexpr std::uint32_t kSectionHeader = 0x0A0D0D0A, kInterfaceDescription = 1, kEnhancedPacket = 6, kCustomCopyable = 0x00000BAD;
+constexpr std::uint32_t kSectionHeader = 0x0A0D0D0A, kInterfaceDescription = 1, kCustomCopyable = 0x00000BAD;
 constexpr std::uint32_t kSluicePen = 32473;     // for examples, RFC 5612
 constexpr std::uint32_t kWiresharkPen = 32622;
-constexpr std::size_t kFlagsOption = 12;        // epb_flags and the end of options
-constexpr std::size_t kProcessOption = 12;      // epb_processid_threadid
-
-template <typename Value>
-std::byte* put(std::byte* out, Value value) {
-  std::memcpy(out, &value, sizeof value);
-  return out + sizeof value;
-}
 
 template <typename Value>
 void append(std::string& out, Value value) {
@@ -54,21 +47,6 @@ void endBlock(std::string& out, std::size_t start) {
   const auto length = static_cast<std::uint32_t>(out.size() - start + 4);
   append(out, length);
   std::memcpy(out.data() + start + 4, &length, sizeof length);
-}
-
-const in_addr& address4(const Endpoint& endpoint) { return reinterpret_cast<const sockaddr_in*>(&endpoint.storage)->sin_addr; }
-const in6_addr& address6(const Endpoint& endpoint) { return reinterpret_cast<const sockaddr_in6*>(&endpoint.storage)->sin6_addr; }
-
-std::uint16_t headerChecksum(const std::byte* header) {  // RFC 1071, over 20 bytes whose own field is zero
-  std::uint32_t sum = 0;
-  for (int index = 0; index < 10; ++index) {
-    std::uint16_t word;
-    std::memcpy(&word, header + 2 * index, sizeof word);
-    sum += word;
-  }
-  sum = (sum & 0xFFFFU) + (sum >> 16U);
-  sum += sum >> 16U;
-  return static_cast<std::uint16_t>(~sum);
 }
 
 std::size_t tcpHeader(std::uint8_t flags) { return (flags & kSyn) != 0 ? 24 : 20; }
@@ -121,7 +99,7 @@ void eachWord(const Program& program, Each each) {
 }  // namespace
 
 std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload, bool named) {
-  return 28 + padded((v4 ? 20U : 40U) + tcpHeader(flags) + payload) + kFlagsOption + (named ? kProcessOption : 0) + 4;
+  return blockSize((v4 ? 20U : 40U) + tcpHeader(flags) + payload, named);
 }
 
 std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload) {
@@ -129,39 +107,8 @@ std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const 
   const std::size_t tcp = tcpHeader(segment.flags);
   const std::size_t captured = (v4 ? 20U : 40U) + tcp + payload.size();
   const std::size_t size = packetSize(v4, segment.flags, payload.size(), segment.pid != 0);
-  const auto stamp = static_cast<std::uint64_t>(segment.nanoseconds);
 
-  std::byte* at = out;
-  at = put(at, kEnhancedPacket);
-  at = put(at, static_cast<std::uint32_t>(size));
-  at = put(at, std::uint32_t{0});  // interface
-  at = put(at, static_cast<std::uint32_t>(stamp >> 32U));
-  at = put(at, static_cast<std::uint32_t>(stamp));
-  at = put(at, static_cast<std::uint32_t>(captured));
-  at = put(at, static_cast<std::uint32_t>(captured));
-
-  if (v4) {
-    std::byte* const header = at;
-    at = put(at, std::uint8_t{0x45});
-    at = put(at, std::uint8_t{0});
-    at = put(at, htons(static_cast<std::uint16_t>(captured)));
-    at = put(at, std::uint16_t{0});      // identification: never a fragment, RFC 6864
-    at = put(at, htons(0x4000));         // don't fragment
-    at = put(at, std::uint8_t{64});
-    at = put(at, std::uint8_t{IPPROTO_TCP});
-    at = put(at, std::uint16_t{0});
-    at = put(at, address4(*segment.from).s_addr);
-    at = put(at, address4(*segment.to).s_addr);
-    put(header + 10, headerChecksum(header));
-  } else {
-    at = put(at, htonl(0x60000000U));
-    at = put(at, htons(static_cast<std::uint16_t>(captured - 40)));
-    at = put(at, std::uint8_t{IPPROTO_TCP});
-    at = put(at, std::uint8_t{64});
-    at = put(at, address6(*segment.from));
-    at = put(at, address6(*segment.to));
-  }
-
+  std::byte* at = beginPacket(out, {segment.from, segment.to, IPPROTO_TCP, segment.nanoseconds, size, captured});
   at = put(at, htons(segment.from->port()));
   at = put(at, htons(segment.to->port()));
   at = put(at, htonl(segment.sequence));
@@ -177,22 +124,7 @@ std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const 
   }
 
   if (!payload.empty()) std::memcpy(at, payload.data(), payload.size());
-  at += payload.size();
-  const std::size_t padding = padded(captured) - captured;
-  std::memset(at, 0, padding);
-  at += padding;
-
-  at = put(at, std::uint16_t{2});        // epb_flags
-  at = put(at, std::uint16_t{4});
-  at = put(at, std::uint32_t{segment.direction == Direction::kUp ? 2U : 1U});
-  if (segment.pid != 0) {
-    at = put(at, std::uint16_t{8});      // epb_processid_threadid
-    at = put(at, std::uint16_t{8});
-    at = put(at, segment.pid);
-    at = put(at, std::uint32_t{0});
-  }
-  at = put(at, std::uint32_t{0});        // end of options
-  put(at, static_cast<std::uint32_t>(size));
+  endPacket(at + payload.size(), captured, segment.direction, segment.pid, size);
   return size;
 }
 
@@ -237,7 +169,8 @@ void appendFact(std::string& out, std::string_view json) {
 
 void appendOpen(std::string& json, const FlowRecord& flow, bool local, std::int64_t nanoseconds) {
   beginFact(json, "open", flow.id);
-  json += local ? R"(,"proto":"tcp","scope":"local")" : R"(,"proto":"tcp","scope":"forwarded")";
+  json += flow.udp ? R"(,"proto":"udp","scope":)" : R"(,"proto":"tcp","scope":)";
+  json += local ? R"("local")" : R"("forwarded")";
   appendEndpoint(json, "client", flow.client);
   appendEndpoint(json, "server", flow.server);
   appendTime(json, nanoseconds);
@@ -278,10 +211,14 @@ void appendConnected(std::string& json, std::uint64_t id, const Endpoint& upstre
   json += '}';
 }
 
-void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::string_view reason, std::int64_t nanoseconds) {
+void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, std::string_view reason, std::int64_t nanoseconds) {
   beginFact(json, "gap", id);
   json += direction == Direction::kUp ? R"(,"direction":"up","bytes":)" : R"(,"direction":"down","bytes":)";
   appendNumber(json, bytes);
+  if (datagrams != 0) {
+    appendKey(json, "datagrams");
+    appendNumber(json, datagrams);
+  }
   json += R"(,"reason":")";
   json += reason;
   json += '"';
@@ -289,17 +226,27 @@ void appendGap(std::string& json, std::uint64_t id, Direction direction, std::ui
   json += '}';
 }
 
-void appendClose(std::string& json, std::uint64_t id, CloseReason reason, ClosedBy by, std::uint64_t up, std::uint64_t down, std::int64_t nanoseconds) {
-  beginFact(json, "close", id);
+void appendClose(std::string& json, const FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds) {
+  beginFact(json, "close", flow.id);
   appendTime(json, nanoseconds);
   json += R"(,"reason":")";
   json += name(reason);
   json += R"(","closedBy":")";
   json += name(by);
   json += R"(","bytesUp":)";
-  appendNumber(json, up);
+  appendNumber(json, flow.bytes[0]);
   json += R"(,"bytesDown":)";
-  appendNumber(json, down);
+  appendNumber(json, flow.bytes[1]);
+  if (flow.udp) {
+    const auto pair = [&](std::string_view up, std::string_view down, const std::uint64_t (&counts)[2]) {
+      appendKey(json, up);
+      appendNumber(json, counts[0]);
+      appendKey(json, down);
+      appendNumber(json, counts[1]);
+    };
+    pair("datagramsUp", "datagramsDown", flow.datagrams);
+    if ((flow.lost[0] | flow.lost[1]) != 0) pair("lostUp", "lostDown", flow.lost);
+  }
   json += '}';
 }
 
@@ -351,6 +298,7 @@ std::string_view name(CloseReason reason) {
     case CloseReason::kGateClosed: return "gate-closed";
     case CloseReason::kShed: return "shed";
     case CloseReason::kFailed: return "failed";
+    case CloseReason::kIdle: return "idle";
   }
   return "failed";
 }

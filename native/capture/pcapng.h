@@ -15,6 +15,8 @@ namespace sluice::pcapng {
 
 inline constexpr std::size_t kMaxPayload = 65'480;  // in one packet: the IPv4 total length ends at 65,535
 
+inline constexpr std::size_t kMaxDatagram = 65'527;  // UDP's length field; IPv4 ends 20 bytes earlier
+
 // TCP flag bits, RFC 9293.
 inline constexpr std::uint8_t kFin = 0x01, kSyn = 0x02, kRst = 0x04, kPsh = 0x08, kAck = 0x10;
 
@@ -37,6 +39,17 @@ std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload, bool na
 // Writes that block; `payload` is copied once. Returns packetSize(). `payload` is at most kMaxPayload.
 std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload);
 
+// One datagram of UDP, whose checksum stays zero (filled in on export).
+struct Datagram {
+  const Endpoint* from;
+  const Endpoint* to;           // same family
+  Direction direction;
+  std::int64_t nanoseconds;
+  std::uint32_t pid;
+};
+std::size_t datagramSize(bool v4, std::size_t payload, bool named);
+std::size_t writeDatagram(std::byte* out, const Datagram& datagram, std::span<const std::byte> payload);  // payload at most kMaxDatagram
+
 // Section Header Block, Interface Description Block, and the session fact: what every capture starts with.
 std::string buildHead(std::string_view version, std::string_view os, bool payload);
 
@@ -47,8 +60,9 @@ void appendFact(std::string& out, std::string_view json);
 void appendOpen(std::string& json, const FlowRecord& flow, bool local, std::int64_t nanoseconds);
 void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds);
 void appendConnected(std::string& json, std::uint64_t id, const Endpoint& upstream, std::int64_t nanoseconds);
-void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::string_view reason, std::int64_t nanoseconds);
-void appendClose(std::string& json, std::uint64_t id, CloseReason reason, ClosedBy by, std::uint64_t up, std::uint64_t down, std::int64_t nanoseconds);
+// `datagrams`: how many of UDP they were, 0 for TCP.
+void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, std::string_view reason, std::int64_t nanoseconds);
+void appendClose(std::string& json, const FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds);
 
 // The block Wireshark 5.1 reads (Custom Block, PEN 32622, entry type 3), appended to `out`. Source: wiretap/pcapng-wireshark-custom.c.
 void appendWiresharkProcess(std::string& out, const Program& program);

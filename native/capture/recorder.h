@@ -26,7 +26,8 @@ namespace sluice {
 enum class Recording : std::uint8_t { kOff, kOn, kSlow, kStopped };  // kStopped: the file could not be written any more (disk full, error)
 
 enum class CloseReason : std::uint8_t {
-  kFinished, kClientReset, kServerReset, kRefused, kUnreachable, kTimedOut, kGateClosed, kShed, kFailed
+  kFinished, kClientReset, kServerReset, kRefused, kUnreachable, kTimedOut, kGateClosed, kShed, kFailed,
+  kIdle  // UDP: nobody said anything for long, the ordinary end there
 };
 enum class ClosedBy : std::uint8_t { kNone, kClient, kServer, kGate };
 
@@ -58,19 +59,25 @@ struct FlowRecord {
   std::uint64_t owedGap[2] = {0, 0};               // relayed, not kept, not yet stated
   std::uint8_t owedReason[2] = {0, 0};
   bool opened = false;                             // its open fact has been recorded
+  bool udp = false;                                // set before opened(); what follows counts for UDP alone
   std::uint32_t pid = 0;                           // of the program, once recorded: packets name it
   bool muted = false;                              // a fact of it found no memory: until its close only gaps are counted
+  std::uint64_t datagrams[2] = {0, 0};             // relayed, exact: each was sent on
+  std::uint64_t lost[2] = {0, 0};                  // datagrams received and not sent on, as a network loses them
+  std::uint64_t owedDatagrams[2] = {0, 0};         // of owedGap
 };
 
 class Recorder;
 
 class Track {
  public:
-  // Each call is of the owning thread alone and never blocks. `nanoseconds` is wall time, see Recorder::now().
+  // Each call is of the owning thread alone and never blocks. `nanoseconds` is wall time, see Recorder::now(). The packets of TCP's
+  // handshake and end belong to TCP flows only.
   void opened(FlowRecord& flow, bool local, std::int64_t nanoseconds);                    // open fact and SYN
   void program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds);
   void connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds);   // fact, SYN/ACK, ACK
   void data(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);
+  void datagram(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);  // of UDP: whole or a gap
   void finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds);         // FIN of that direction
   void closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds);  // RST where the reason is one; close fact
   void flush();  // once a turn of the loop: what is buffered becomes visible to the writer within ~20 ms

@@ -53,10 +53,8 @@ struct Shared {
 
 // A close that found no memory: told as soon as there is some.
 struct OwedClose {
-  std::uint64_t id;
+  FlowRecord flow;
   std::int64_t nanoseconds;
-  std::uint64_t gap[2], bytes[2];
-  std::uint8_t gapReason[2];
   CloseReason reason;
   ClosedBy by;
 };
@@ -79,7 +77,8 @@ struct Track::Impl {
   std::byte* room(std::size_t bytes, bool payload);
   bool putText();                 // the blocks in `text`, as facts
   void publish();
-  void owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, GapReason reason, std::int64_t nanoseconds);
+  void owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, GapReason reason, std::int64_t nanoseconds);
+  void textGap(const FlowRecord& flow, Direction direction, std::int64_t nanoseconds);   // what it owes that way, appended to `text`
   void textGaps(const FlowRecord& flow, std::int64_t nanoseconds);  // appends the owed gaps to `text`
   bool tellOwed();                // true: no close is owed any more
   std::string json;

@@ -119,30 +119,35 @@ bool Track::Impl::putText() {
   return true;
 }
 
+void Track::Impl::textGap(const FlowRecord& flow, Direction direction, std::int64_t nanoseconds) {
+  const std::size_t way = index(direction);
+  pcapng::appendGap(json, flow.id, direction, flow.owedGap[way], flow.owedDatagrams[way], name(static_cast<GapReason>(flow.owedReason[way])), nanoseconds);
+  fact();
+}
+
 void Track::Impl::textGaps(const FlowRecord& flow, std::int64_t nanoseconds) {
   for (const Direction direction : {Direction::kUp, Direction::kDown}) {
-    const std::uint64_t bytes = flow.owedGap[index(direction)];
-    if (bytes == 0) continue;
-    pcapng::appendGap(json, flow.id, direction, bytes, name(static_cast<GapReason>(flow.owedReason[index(direction)])), nanoseconds);
-    fact();
+    const std::size_t way = index(direction);
+    if ((flow.owedGap[way] | flow.owedDatagrams[way]) == 0) continue;
+    textGap(flow, direction, nanoseconds);
   }
 }
 
-void Track::Impl::owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, GapReason reason, std::int64_t nanoseconds) {
-  if (bytes == 0) return;
+void Track::Impl::owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, GapReason reason, std::int64_t nanoseconds) {
+  if ((bytes | datagrams) == 0) return;
   const std::size_t way = index(direction);
   flow.nextSequence[way] += static_cast<std::uint32_t>(bytes);
-  if (flow.owedGap[way] != 0 && flow.owedReason[way] != static_cast<std::uint8_t>(reason)) {
+  if ((flow.owedGap[way] | flow.owedDatagrams[way]) != 0 && flow.owedReason[way] != static_cast<std::uint8_t>(reason)) {
     text.clear();
-    pcapng::appendGap(json, flow.id, direction, flow.owedGap[way], name(static_cast<GapReason>(flow.owedReason[way])), nanoseconds);
-    fact();
+    textGap(flow, direction, nanoseconds);
     if (!flow.muted && putText()) {
-      flow.owedGap[way] = 0;
+      flow.owedGap[way] = flow.owedDatagrams[way] = 0;
     } else {
       reason = static_cast<GapReason>(flow.owedReason[way]);  // the count must be exact; the two reasons become one
     }
   }
   flow.owedGap[way] += bytes;
+  flow.owedDatagrams[way] += datagrams;
   flow.owedReason[way] = static_cast<std::uint8_t>(reason);
 }
 
@@ -150,12 +155,9 @@ bool Track::Impl::tellOwed() {
   std::size_t told = 0;
   for (; told < owed.size(); ++told) {
     const OwedClose& close = owed[told];
-    FlowRecord flow;
-    flow.id = close.id;
-    for (int way = 0; way < 2; ++way) flow.owedGap[way] = close.gap[way], flow.owedReason[way] = close.gapReason[way];
     text.clear();
-    textGaps(flow, close.nanoseconds);
-    pcapng::appendClose(json, close.id, close.reason, close.by, close.bytes[0], close.bytes[1], close.nanoseconds);
+    textGaps(close.flow, close.nanoseconds);
+    pcapng::appendClose(json, close.flow, close.reason, close.by, close.nanoseconds);
     fact();
     if (!putText()) break;
   }
@@ -175,12 +177,13 @@ void Track::opened(FlowRecord& flow, bool local, std::int64_t nanoseconds) {
   impl.text.clear();
   pcapng::appendOpen(impl.json, flow, local, nanoseconds);
   impl.fact();
-  std::byte* out = impl.room(impl.text.size() + sizeOf(flow, pcapng::kSyn), false);
+  std::byte* out = impl.room(impl.text.size() + (flow.udp ? 0 : sizeOf(flow, pcapng::kSyn)), false);
   if (out == nullptr) return;
+  flow.opened = true;
   out = copy(out, impl.text);
+  if (flow.udp) return;
   packet(out, flow, Direction::kUp, pcapng::kSyn, nanoseconds);
   flow.nextSequence[0] += 1;
-  flow.opened = true;
 }
 
 void Track::program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds) {
@@ -199,6 +202,10 @@ void Track::connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t n
   impl.text.clear();
   pcapng::appendConnected(impl.json, flow.id, upstream, nanoseconds);
   impl.fact();
+  if (flow.udp) {
+    impl.putText();
+    return;
+  }
   const std::uint8_t answer = pcapng::kSyn | pcapng::kAck;
   std::byte* out = impl.room(impl.text.size() + sizeOf(flow, answer) + sizeOf(flow, pcapng::kAck), false);
   if (out == nullptr) {
@@ -261,7 +268,7 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
     flow.kept += chunk;
     done += chunk;
   }
-  impl.owe(flow, direction, bytes.size() - done, why, nanoseconds);
+  impl.owe(flow, direction, bytes.size() - done, 0, why, nanoseconds);
 }
 
 void Track::finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds) {
@@ -290,10 +297,10 @@ void Track::closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64
     impl.text.clear();
     impl.textGaps(flow, nanoseconds);
     const std::size_t gaps = impl.text.size();
-    pcapng::appendClose(impl.json, flow.id, reason, by, flow.bytes[0], flow.bytes[1], nanoseconds);
+    pcapng::appendClose(impl.json, flow, reason, by, nanoseconds);
     impl.fact();
     // The server's sequence is past 0 exactly if its SYN was recorded.
-    const Resets sent = flow.muted ? Resets{false, false} : resets(reason, flow.nextSequence[1] != 0);
+    const Resets sent = flow.muted || flow.udp ? Resets{false, false} : resets(reason, flow.nextSequence[1] != 0);
     constexpr std::uint8_t flags = pcapng::kRst | pcapng::kAck;
     const std::size_t one = sizeOf(flow, flags);
     std::byte* out = impl.room(impl.text.size() + one * (sent.down + sent.up), false);
@@ -303,13 +310,12 @@ void Track::closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64
       if (sent.down) out += packet(out, flow, Direction::kDown, flags, nanoseconds);
       if (sent.up) out += packet(out, flow, Direction::kUp, flags, nanoseconds);
       std::memcpy(out, impl.text.data() + gaps, impl.text.size() - gaps);
-      flow.owedGap[0] = flow.owedGap[1] = 0;
+      for (const std::size_t way : {0U, 1U}) flow.owedGap[way] = flow.owedDatagrams[way] = 0;
       return;
     }
   }
   if (impl.owed.size() >= Impl::kMaxOwed) return;  // stays open in the file: the recording ended for it, which is the truth
-  impl.owed.push_back({.id = flow.id, .nanoseconds = nanoseconds, .gap = {flow.owedGap[0], flow.owedGap[1]}, .bytes = {flow.bytes[0], flow.bytes[1]},
-                       .gapReason = {flow.owedReason[0], flow.owedReason[1]}, .reason = reason, .by = by});
+  impl.owed.push_back({flow, nanoseconds, reason, by});
 }
 
 void Track::flush() {

@@ -37,6 +37,13 @@ class Reader {
     if (number == nullptr || *number < 0) return wrong(key), std::nullopt;
     return static_cast<std::uint64_t>(*number);
   }
+  // As above, but what is not there keeps what it has.
+  void optional(std::string_view key, bool& into) {
+    if (json_.member(key) != nullptr) into = boolean(key);
+  }
+  void optional(std::string_view key, std::int64_t least, std::int64_t most, unsigned& into) {
+    if (json_.member(key) != nullptr) into = static_cast<unsigned>(integer(key, least, most));
+  }
   const Json& member(std::string_view key) {
     static const Json kNothing;
     const Json* value = json_.member(key);
@@ -52,6 +59,19 @@ class Reader {
   const Json& json_;
   std::string wrong_;
 };
+
+bool parseRanges(const Json& json, std::vector<PortRange>& into) {
+  const Json::Array* ranges = json.array();
+  if (ranges == nullptr || ranges->size() > 1024) return false;
+  for (const Json& each : *ranges) {
+    Reader range(each);
+    const auto from = static_cast<std::uint16_t>(range.integer("from", 1, 65535));
+    const auto to = static_cast<std::uint16_t>(range.integer("to", from, 65535));
+    if (!range.wrong().empty()) return false;
+    into.push_back({from, to});
+  }
+  return true;
+}
 
 ControlMessage parseStart(const Json& json) {
   constexpr std::int64_t kMaxId = 4294967294;  // -1 is "unchanged" to the kernel
@@ -89,6 +109,16 @@ ControlMessage parseStart(const Json& json) {
   start.payload = capture.boolean("payload");
   start.maxBytesPerFlow = capture.limit("maxBytesPerFlow");
   start.maxBytes = capture.limit("maxBytes");
+  reader.optional("udp", start.udp);
+  if (const Json* idle = json.member("udpIdle")) {
+    constexpr std::int64_t kDay = 86'400;
+    Reader seconds(*idle);
+    seconds.optional("dns", 1, kDay, start.udpIdle.dns);
+    seconds.optional("quic", 1, kDay, start.udpIdle.quic);
+    seconds.optional("other", 1, kDay, start.udpIdle.other);
+    if (idle->object() == nullptr || !seconds.wrong().empty()) reader.wrong("udpIdle");
+  }
+  if (const Json* refuse = json.member("refuse"); refuse != nullptr && !parseRanges(*refuse, start.refuse)) reader.wrong("refuse");
   if (!reader.wrong().empty()) return MalformedMessage{"start." + reader.wrong()};
   if (!capture.wrong().empty()) return MalformedMessage{"start.capture." + capture.wrong()};
   return start;
@@ -141,7 +171,8 @@ std::string formatPong(std::int64_t id, const Counters& counters, Recording reco
 }
 
 std::string formatFlows(const Counters& counters) {
-  return "{\"type\":\"flows\"," + counted(counters) + ",\"bytes\":" + std::to_string(counters.bytes) + "}\n";
+  return "{\"type\":\"flows\"," + counted(counters) + ",\"bytes\":" + std::to_string(counters.bytes) + ",\"datagrams\":" + std::to_string(counters.datagrams) +
+         ",\"udpFlows\":" + std::to_string(counters.udpFlows) + "}\n";
 }
 
 std::string formatWarning(std::string_view code, std::string_view message) {

@@ -14,6 +14,11 @@
 
 namespace sluice {
 
+struct PortRange { std::uint16_t from = 0, to = 0; };  // both ends included
+
+// Seconds without a datagram after which a flow of UDP is over.
+struct UdpIdle { unsigned dns = 10, quic = 60, other = 60; };
+
 struct StartMessage {
   uid_t uid = 0;
   gid_t gid = 0;
@@ -29,6 +34,9 @@ struct StartMessage {
   bool attribute = false;
   unsigned maxFlows = 0;              // 1..1,000,000
   std::string version;                // printable ASCII, 1..64
+  bool udp = false;                   // the rest may be absent
+  UdpIdle udpIdle;                    // 1..86,400 each
+  std::vector<PortRange> refuse;      // of UDP, answered as closed; at most 1,024
 };
 struct PingMessage { std::int64_t id = 0; };
 struct ResetMessage {};
@@ -43,6 +51,7 @@ ControlMessage parseControlLine(std::string_view line);
 
 struct Counters {
   std::uint64_t active = 0, total = 0, bytes = 0;
+  std::uint64_t datagrams = 0, udpFlows = 0;  // relayed; flows of UDP there are, silent ones too
   bool operator==(const Counters&) const = default;
 };
 

@@ -13,6 +13,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (const auto* start = std::get_if<sluice::StartMessage>(&message)) {
     if (start->port == 0 || start->portTries > 1000 || start->threads < 1 || start->threads > 64 || start->groups.size() > 65'536) std::abort();
     if (start->maxFlows < 1 || start->maxFlows > 1'000'000 || start->folder.empty() || start->folder[0] != '/') std::abort();
+    if (start->refuse.size() > 1024) std::abort();
+    for (const auto& range : start->refuse) if (range.from == 0 || range.from > range.to) std::abort();
+    for (const unsigned seconds : {start->udpIdle.dns, start->udpIdle.quic, start->udpIdle.other}) if (seconds < 1 || seconds > 86'400) std::abort();
     if (start->version.empty() || start->version.size() > 64) std::abort();
   }
   // What is not JSON is no message, and a string survives the way out and back.

@@ -26,6 +26,7 @@ struct Packet {
   std::uint8_t flags;
   std::string payload;
   std::uint32_t pid = 0;
+  bool udp = false;             // then without sequence and flags
 };
 
 struct Item {                   // in the order of the file
@@ -57,6 +58,7 @@ inline Packet readPacket(std::string_view block) {
   std::string_view ip = block.substr(28, captured);
   packet.v4 = (static_cast<std::uint8_t>(ip[0]) >> 4U) == 4;
   char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
+  packet.udp = static_cast<std::uint8_t>(ip[packet.v4 ? 9 : 6]) == 17;
   if (packet.v4) {
     CHECK_EQ(ntohs(get<std::uint16_t>(ip, 2)), captured);
     std::uint32_t sum = 0;
@@ -76,11 +78,17 @@ inline Packet readPacket(std::string_view block) {
   }
   packet.addresses = std::string(from) + ":" + std::to_string(ntohs(get<std::uint16_t>(ip, 0))) + ">" + to + ":" +
                      std::to_string(ntohs(get<std::uint16_t>(ip, 2)));
-  packet.sequence = ntohl(get<std::uint32_t>(ip, 4));
-  packet.acknowledgement = ntohl(get<std::uint32_t>(ip, 8));
-  const std::size_t header = (static_cast<std::uint8_t>(ip[12]) >> 4U) * 4U;
-  packet.flags = static_cast<std::uint8_t>(ip[13]);
-  packet.payload = ip.substr(header);
+  if (packet.udp) {
+    CHECK_EQ(ntohs(get<std::uint16_t>(ip, 4)), ip.size());
+    CHECK_EQ(get<std::uint16_t>(ip, 6), 0);  // the checksum, left for the export
+    packet.payload = ip.substr(8);
+  } else {
+    packet.sequence = ntohl(get<std::uint32_t>(ip, 4));
+    packet.acknowledgement = ntohl(get<std::uint32_t>(ip, 8));
+    const std::size_t header = (static_cast<std::uint8_t>(ip[12]) >> 4U) * 4U;
+    packet.flags = static_cast<std::uint8_t>(ip[13]);
+    packet.payload = ip.substr(header);
+  }
   const std::string_view options = block.substr(28 + ((captured + 3) & ~3U));
   CHECK_EQ(get<std::uint16_t>(options, 0), 2);
   CHECK_EQ(get<std::uint16_t>(options, 2), 4);
@@ -167,6 +175,8 @@ struct Account {
   int finished[2] = {0, 0}, resets[2] = {0, 0};
   std::uint32_t expected[2] = {0, 0};
   std::size_t gapFacts = 0;
+  bool udp = false;
+  std::uint64_t keptDatagrams[2] = {0, 0}, gapDatagrams[2] = {0, 0}, closeDatagrams[2] = {0, 0}, lost[2] = {0, 0};
 };
 
 inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items, bool keepPayload = false) {
@@ -182,6 +192,7 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
       if (type == "open") {
         CHECK(!flow.opened);
         flow.opened = true;
+        flow.udp = field(item.json, "proto") == "udp";
         const auto end = [&](const std::string& key) {
           const std::string inside = item.json.substr(item.json.find("\"" + key + "\":{"));
           return field(inside, "address") + ":" + field(inside, "port");
@@ -199,7 +210,13 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
       if (type == "gap") {
         const int way = field(item.json, "direction") == "up" ? 0 : 1;
         const std::uint64_t bytes = number(item.json, "bytes");
-        CHECK(bytes > 0);
+        CHECK_EQ(field(item.json, "datagrams").empty(), !flow.udp);
+        if (flow.udp) {
+          CHECK(number(item.json, "datagrams") > 0);
+          flow.gapDatagrams[way] += number(item.json, "datagrams");
+        } else {
+          CHECK(bytes > 0);
+        }
         flow.gaps[way] += bytes;
         flow.gapsByReason[field(item.json, "reason")] += bytes;
         flow.expected[way] += static_cast<std::uint32_t>(bytes);
@@ -211,6 +228,16 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
         flow.closedBy = field(item.json, "closedBy");
         flow.closeBytes[0] = number(item.json, "bytesUp");
         flow.closeBytes[1] = number(item.json, "bytesDown");
+        CHECK_EQ(field(item.json, "datagramsUp").empty(), !flow.udp);
+        if (flow.udp) {
+          flow.closeDatagrams[0] = number(item.json, "datagramsUp");
+          flow.closeDatagrams[1] = number(item.json, "datagramsDown");
+        }
+        if (!field(item.json, "lostUp").empty()) {
+          flow.lost[0] = number(item.json, "lostUp");
+          flow.lost[1] = number(item.json, "lostDown");
+          CHECK(flow.udp && flow.lost[0] + flow.lost[1] > 0);
+        }
       }
       continue;
     }
@@ -219,7 +246,12 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
     Account& flow = flows[open[packet.addresses]];
     CHECK(flow.opened && !flow.closed);
     const int way = packet.up ? 0 : 1;
-    CHECK_EQ(packet.sequence, flow.expected[way]);  // every jump is a gap told before
+    CHECK_EQ(packet.udp, flow.udp);
+    if (flow.udp) {
+      ++flow.keptDatagrams[way];
+    } else {
+      CHECK_EQ(packet.sequence, flow.expected[way]);  // every jump is a gap told before
+    }
     flow.expected[way] += static_cast<std::uint32_t>(packet.payload.size());
     if ((packet.flags & 0x02) != 0) flow.expected[way] += 1;
     if ((packet.flags & 0x01) != 0) flow.expected[way] += 1, ++flow.finished[way];

@@ -40,6 +40,20 @@ void parsing() {
   CHECK_EQ(read.folder, "/x/y.sluice");
   CHECK(!read.maxBytesPerFlow.has_value());
   CHECK_EQ(*read.maxBytes, 5U);
+  CHECK(!read.udp && read.udpIdle.dns == 10 && read.udpIdle.quic == 60 && read.udpIdle.other == 60 && read.refuse.empty());
+  const std::string withUdp = start.substr(0, start.size() - 1) + R"(,"udp":true,"udpIdle":{"dns":3,"other":86400},"refuse":[{"from":443,"to":443},{"from":1,"to":65535}]})";
+  const ControlMessage udpMessage = parseControlLine(withUdp);
+  CHECK_EQ(udpMessage.index(), kStart);
+  const auto& udp = std::get<StartMessage>(udpMessage);
+  CHECK(udp.udp && udp.udpIdle.dns == 3 && udp.udpIdle.quic == 60 && udp.udpIdle.other == 86400);
+  CHECK(udp.refuse.size() == 2 && udp.refuse[0].from == 443 && udp.refuse[1].to == 65535);
+  for (const auto& [good, bad] : std::map<std::string, std::string>{
+           {"\"udp\":true", "\"udp\":1"}, {"\"dns\":3", "\"dns\":0"}, {"86400", "86401"}, {"{\"dns\":3,\"other\":86400}", "7"},
+           {"\"to\":443", "\"to\":442"}, {"\"to\":443", "\"too\":443"}, {"65535", "65536"}, {"[{\"from\":443,\"to\":443},", "[443,"}}) {
+    std::string line = withUdp;
+    line.replace(line.find(good), good.size(), bad);
+    is(line, kMalformed);
+  }
   const std::map<std::string, std::string> spoilt = {{"\"uid\":1000", "\"uid\":4294967295"},     {"\"uid\":1000", "\"uid\":-1"},
                                                      {"50080", "0"},                           {"50080", "65536"},
                                                      {"[4,1000]", "[4,\"a\"]"},                {"[4,1000]", "4"},
