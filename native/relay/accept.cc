@@ -80,7 +80,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   ++active_;
   ++total_;
   const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows;
-  const std::uint8_t depth = shared_.upstreams.depth(UpstreamSet::key(client, server));
+  const std::uint8_t depth = depthBehind(client, server);
   const bool loop = depth >= kLoopDepth;
 
   const int witness = shared_.witness.load(std::memory_order_relaxed);
@@ -102,14 +102,9 @@ void Worker::begin(int fd, const Endpoint& client) {
     return close(flow, CloseReason::kShed, ClosedBy::kGate);
   }
 
-  Upstream upstream = openUpstream({client, server, flow.local, own_.contains(server), shared_.options.uplinkMark});
-  flow.side[kServer].fd = upstream.fd;
+  const Upstream upstream = connectUpstream(flow, depth);
   bool watched = false;
   if (upstream.fd >= 0) {
-    flow.upstream = UpstreamSet::key(upstream.local, server);
-    shared_.upstreams.insert(flow.upstream, static_cast<std::uint8_t>(depth + 1));
-    flow.inUpstreams = true;
-    flow.upstreamEnd = upstream.local;
     watched = watch(flow, kServer);
   } else if (exhausted(upstream.error)) {
     shared_.warn(kFlowsShed);
@@ -121,6 +116,34 @@ void Worker::begin(int fd, const Endpoint& client) {
   }
   if (upstream.fd < 0) return fail(flow, kServer, upstream.error);
   if (upstream.connected) onConnected(flow);
+}
+
+// A connection that comes back can be accepted by another thread before the connect() that made it returns, and its port is not known until then.
+// So each thread says what it is about, and who accepts something for the same server waits until that is in the set: some
+// microseconds, and only where a sibling is in just that call.
+std::uint8_t Worker::depthBehind(const Endpoint& client, const Endpoint& server) const {
+  const std::uint32_t tag = UpstreamSet::serverTag(server);
+  for (const auto& sibling : siblings_) {
+    const std::uint64_t seen = sibling->connecting_.load(std::memory_order_acquire);
+    if (static_cast<std::uint32_t>(seen) == tag) sibling->connecting_.wait(seen, std::memory_order_acquire);
+  }
+  return shared_.upstreams.depth(UpstreamSet::key(client, server));
+}
+
+Upstream Worker::connectUpstream(Flow& flow, std::uint8_t depth) {
+  const Endpoint& server = flow.record.server;
+  connecting_.store(static_cast<std::uint64_t>(++connects_) << 32U | UpstreamSet::serverTag(server), std::memory_order_release);
+  const Upstream upstream = openUpstream({flow.record.client, server, flow.local, own_.contains(server), shared_.options.uplinkMark});
+  flow.side[kServer].fd = upstream.fd;
+  if (upstream.fd >= 0) {
+    flow.upstream = UpstreamSet::key(upstream.local, server);
+    shared_.upstreams.insert(flow.upstream, static_cast<std::uint8_t>(depth + 1));
+    flow.inUpstreams = true;
+    flow.upstreamEnd = upstream.local;
+  }
+  connecting_.store(0, std::memory_order_release);
+  connecting_.notify_all();
+  return upstream;
 }
 
 bool Worker::watch(Flow& flow, Side side) {

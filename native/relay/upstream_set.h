@@ -28,6 +28,11 @@ class UpstreamSet {
   // program's end alone may equal one of ours without any harm.
   static Key key(const Endpoint& from, const Endpoint& to) { return Key{addressBytes(from), addressBytes(to), from.port(), to.port()}; }
 
+  // The same for the same server, never 0; others may share it.
+  static std::uint32_t serverTag(const Endpoint& server) {
+    return static_cast<std::uint32_t>(Hash{}(Key{{}, addressBytes(server), 0, server.port()})) | 1U;
+  }
+
   // `depth`: how many of the relay's own connections lead to this one, itself included.
   void insert(const Key& key, std::uint8_t depth) {
     Shard& shard = shardOf(key);

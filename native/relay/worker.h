@@ -1,4 +1,5 @@
-// One relaying thread: its listeners, its flows, one epoll loop. Nothing here waits for anything but epoll.
+// One relaying thread: its listeners, its flows, one epoll loop. Nothing here waits for anything but epoll (and, for the length of a system call, for
+// a sibling that is connecting to the same server: depthBehind()).
 #pragma once
 
 #include <array>
@@ -13,6 +14,7 @@
 
 #include "capture/recorder.h"
 #include "net/descriptor.h"
+#include "net/socket.h"
 #include "relay/flow.h"
 #include "relay/shared.h"
 #include "witness/witness.h"
@@ -65,6 +67,8 @@ class Worker {
   void pauseListeners();
   void resumeListeners();
   bool watch(Flow& flow, Side side);
+  std::uint8_t depthBehind(const Endpoint& client, const Endpoint& server) const;  // the relay's own connections that lead to this one
+  Upstream connectUpstream(Flow& flow, std::uint8_t depth);
 
   // pump.cc
   void onEvent(Flow& flow, Side side, std::uint32_t events);
@@ -105,7 +109,10 @@ class Worker {
   std::uint64_t active_ = 0, total_ = 0, bytes_ = 0;
   Published published_;
 
-  std::atomic<std::uint64_t> pinged_{0}, answered_{0};
+  // Towards which server a connect() is under way, and the how manieth it is; 0: none is. Read by siblings.
+  alignas(64) std::atomic<std::uint64_t> connecting_{0};
+  std::uint32_t connects_ = 0;
+  alignas(64) std::atomic<std::uint64_t> pinged_{0}, answered_{0};
   std::atomic<bool> resetWanted_{false}, stopWanted_{false}, stopped_{false};
   std::mutex answersMutex_;
   std::vector<WitnessAnswer> answers_;
