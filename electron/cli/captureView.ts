@@ -1,5 +1,6 @@
 import type { GateState } from '#core/contract/bridge.ts'
 import type { FlowRow } from '#core/flow/flow.ts'
+import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { flowHeader, flowLine } from './flowTable.ts'
@@ -30,7 +31,7 @@ export interface CaptureView {
 }
 
 export function readyLine({ plan, backend, relayPort, session }: Ready): string {
-  return `READY ${backend} tcp ${formatPorts(plan.tcp)} ${plan.scope.join(' ')} relay 127.0.0.1:${relayPort} session ${printable(session)}`
+  return `READY ${backend} ${formatPlanPorts(plan)} ${plan.scope.join(' ')} relay 127.0.0.1:${relayPort} session ${printable(session)}`
 }
 const summary = (state: GateState, session: string): string => `Closed: ${counted(state.total, 'flow')}, ${formatBytes(state.bytes)}, in ${session}`
 const nothing = (): void => undefined
@@ -40,7 +41,7 @@ export function jsonView(output: Output): CaptureView {
   let last = ''
   return {
     step: (text) => void output.json({ event: 'step', text }),
-    ready: ({ plan, backend, relayPort, session, took }) => output.json({ event: 'ready', backend, tcp: formatPorts(plan.tcp), scope: plan.scope, relay: { address: '127.0.0.1', port: relayPort }, session, took, plan }),
+    ready: ({ plan, backend, relayPort, session, took }) => output.json({ event: 'ready', backend, tcp: formatPorts(plan.tcp), udp: formatPorts(plan.udp), scope: plan.scope, relay: { address: '127.0.0.1', port: relayPort }, session, took, plan }),
     opened: (flow) => output.json({ event: 'opened', flow }),
     ended: (flow) => output.json({ event: 'ended', flow }),
     seen: nothing,
@@ -86,7 +87,7 @@ export function liveView(output: Output): CaptureView & { stop(): void } {
   const room = (): number => Math.max(3, output.height - 4)
   const status = (): string => {
     if (state === undefined) return ''
-    const ports = state.plan === undefined ? '' : ` on ${formatPorts(state.plan.tcp)}`
+    const ports = state.plan === undefined ? '' : ` on ${formatPlanPorts(state.plan)}`
     const phase = { closed: 'Gate closed', opening: 'Opening', open: `Gate open${ports}`, draining: 'Draining: no new flows are taken; interrupt again to close at once', closing: 'Closing' }[state.phase]
     return `${phase} · ${state.active} active, ${counted(state.total, 'flow')}, ${formatBytes(state.bytes)}${state.recording === 'on' ? '' : ` · recording ${state.recording}`}`
   }

@@ -3,7 +3,7 @@ import type { FailureCode } from '#core/contract/failure.ts'
 
 /** The command itself was wrong: status 2. Everything else that fails: status 1. */
 const wrongCommand: ReadonlySet<FailureCode> = new Set<FailureCode>([
-  'usage', 'bad-ports', 'bad-interface', 'bad-user', 'bad-cgroup', 'bad-cidr', 'bad-plan', 'nothing-to-intercept', 'udp-unsupported', 'bad-filter', 'bad-format',
+  'usage', 'bad-ports', 'bad-interface', 'bad-user', 'bad-cgroup', 'bad-cidr', 'bad-plan', 'nothing-to-intercept', 'bad-filter', 'bad-format',
 ])
 
 /** What to do, as a command line says it; only where the message does not. */

@@ -12,12 +12,15 @@ import { printable } from './printable.ts'
 export const planCommand: Command = {
   name: 'plan',
   summary: 'says what opening the gate would do, in words and in rules; changes nothing',
-  usage: `sluice plan --tcp PORTS [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
+  usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
             [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--json]
 
 Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
 
   --tcp PORTS      ports and ranges: 80,443,8000-8100
+  --udp PORTS      the same for UDP
+  --refuse PORTS   UDP ports answered with "port unreachable", so that browsers fall back from QUIC to TCP: --refuse 443
+  --udp-idle S     seconds of silence that end a UDP flow, or dns=10,quic=60,other=60 (the defaults)
   --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (both)
   --iface IF       forwarded flows that come in here, "veth*" for all that begin so (every interface)
   --user U         local flows of this user, by name or number (every user)

@@ -3,13 +3,15 @@ import { execa } from 'execa'
 import { Failure } from '#core/contract/failure.ts'
 import { nearest } from '#core/filter/nearest.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
-import type { BackendChoice, InterceptionPlan, Scope } from '#core/plan/plan.ts'
+import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
 /** What `plan` and `capture` share. */
 export const planShapes = {
   tcp: { type: 'string', multiple: true },
   udp: { type: 'string', multiple: true },
+  refuse: { type: 'string', multiple: true },
+  'udp-idle': { type: 'string' },
   scope: { type: 'string', multiple: true },
   iface: { type: 'string', multiple: true, short: 'i' },
   user: { type: 'string', multiple: true },
@@ -34,6 +36,25 @@ function oneOf<const Choice extends string>(option: string, value: string, choic
   throw new Failure('usage', `--${option} takes ${choices.join(', ')}, not "${value}"${close === undefined ? '' : ` (did you mean ${close}?)`}`)
 }
 
+/** "30" for all kinds of UDP, or "dns=5,quic=120,other=60" with any of them left out. */
+function idleOf(text: string): Partial<UdpIdle> {
+  const kinds = ['dns', 'quic', 'other'] as const
+  const seconds = (word: string): number => {
+    if (!/^\d{1,5}$/.test(word) || Number(word) < 1 || Number(word) > 86_400) throw new Failure('usage', `--udp-idle takes seconds from 1 to 86400, not "${word}"`)
+    return Number(word)
+  }
+  if (!text.includes('=')) {
+    const all = seconds(text)
+    return { dns: all, quic: all, other: all }
+  }
+  const chosen: { -readonly [Kind in keyof UdpIdle]?: number } = {}
+  for (const word of listed([text])) {
+    const [kind = '', value = ''] = word.split('=', 2)
+    chosen[oneOf('udp-idle', kind, kinds)] = seconds(value)
+  }
+  return chosen
+}
+
 /** A name or a number as user id. */
 async function userId(user: string): Promise<number> {
   if (/^\d{1,10}$/.test(user)) return Number(user)
@@ -43,9 +64,9 @@ async function userId(user: string): Promise<number> {
   return Number(stdout.trim())
 }
 
-/** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `udp-unsupported`, `usage`. */
+/** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
 export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
-  if (options.tcp === undefined && options.udp === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp, for example --tcp 80,443')
+  if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
   const users = await Promise.all(listed(options.user).map(userId))
   const scope = listed(options.scope).map((each): Scope => oneOf('scope', each, scopes))
   const backend: BackendChoice = oneOf('backend', options.backend ?? 'auto', backends)
@@ -55,6 +76,8 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     // Not joined from cleaned parts: the parser names what is wrong in what was typed.
     tcp: (options.tcp ?? []).join(','),
     udp: (options.udp ?? []).join(','),
+    refuse: (options.refuse ?? []).join(','),
+    ...(options['udp-idle'] === undefined ? {} : { udpIdle: idleOf(options['udp-idle']) }),
     ...(scope.length === 0 ? {} : { scope }),
     interfaces: listed(options.iface),
     users,

@@ -6,6 +6,7 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { digestRules } from '#probe/digestRules.ts'
+import { udpBefore } from '#probe/udpBefore.ts'
 import { findPlaces } from '#probe/places.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 
@@ -145,6 +146,9 @@ export class OpenGate {
         ipv6: facts.ipv6,
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
+        udp: plan.udp.length > 0,
+        udpIdle: plan.udpIdle,
+        refuse: plan.refuse,
         capture: request.capture,
         attribute: true,
         maxFlows,
@@ -171,7 +175,7 @@ export class OpenGate {
 
     this.#step('applying rules')
     const owner = facts.tools.find((tool) => tool.backend === backend)?.owner === true
-    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied, { relayPort: ready.port, owner, mangle }), (got) => got.remove())
+    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied, { relayPort: ready.port, owner, mangle, ...udpBefore(plan) }), (got) => got.remove())
     this.#keeper = keeper
     if (keeper.holder !== undefined) this.#endWith(keeper.holder)
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))

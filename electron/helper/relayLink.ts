@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
 
 import { Failure } from '#core/contract/failure.ts'
+import type { PortRange, UdpIdle } from '#core/plan/plan.ts'
 
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -38,6 +39,12 @@ export interface RelayStart {
   readonly ipv6: boolean
   readonly threads: number
   readonly uplinkMark: number
+  /** Listens for datagrams, too, on the same port. */
+  readonly udp: boolean
+  /** Seconds. */
+  readonly udpIdle: UdpIdle
+  /** UDP ports answered with "port unreachable". */
+  readonly refuse: readonly PortRange[]
   readonly capture: { readonly folder: string; readonly payload: boolean; readonly maxBytesPerFlow: number | null; readonly maxBytes: number | null }
   readonly attribute: boolean
   readonly maxFlows: number

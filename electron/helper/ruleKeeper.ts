@@ -1,9 +1,13 @@
+import { setTimeout } from 'node:timers/promises'
+
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import { iptablesTable, nftFamily, nftTable } from '#core/rules/names.ts'
 import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
+import type { IptablesTexts } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
-import type { Family, RuleSet } from '#core/rules/ruleSet.ts'
+import { oldPortsFor } from '#core/rules/ruleSet.ts'
+import type { Family, OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
 
 import { startNftHolder } from './nftHolder.ts'
 import type { NftHolder } from './nftHolder.ts'
@@ -40,6 +44,10 @@ export interface KeeperOptions {
   readonly owner: boolean
   /** What of iptables-nft's `mangle` stood there before us. */
   readonly mangle: { readonly ipv4: Mangle; readonly ipv6: Mangle }
+  /** Milliseconds between loading rules and taking, in which conntrack (which runs only since then) learns what UDP is under way. */
+  readonly settle: number
+  /** Asked when about to take. */
+  readonly listOldUdp: () => Promise<OldUdp>
 }
 
 export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options: KeeperOptions): Promise<RuleKeeper> {
@@ -49,7 +57,7 @@ export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options
 }
 
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
-function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
+function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
   const texts = renderNft(ruleSet, { relayPort, owner, leaseSeconds })
   const run = async (text: string, signal?: AbortSignal, within?: number): Promise<void> => {
     if (holder !== undefined) return holder.run(text, within)
@@ -60,8 +68,8 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner }: Keep
     holder: holder?.identity,
     load: async (signal) => {
       await run(texts.load, signal)
-      signal.throwIfAborted()
-      await run(texts.arm, signal)
+      await settled(settle, signal)
+      await run(renderNft(ruleSet, { relayPort, owner, leaseSeconds, oldUdp: await listOldUdp() }).arm, signal)
     },
     renew: () => run(texts.renew, undefined, smallWithin),
     drain: () => run(texts.drain, undefined, smallWithin),
@@ -77,13 +85,18 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner }: Keep
   }
 }
 
+async function settled(milliseconds: number, signal: AbortSignal): Promise<void> {
+  if (milliseconds > 0) await setTimeout(milliseconds, undefined, { signal })
+  signal.throwIfAborted()
+}
+
 interface RestoreTool {
   readonly family: Family
   readonly restore: string
   readonly save: string
 }
 
-function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, mangle }: KeeperOptions): RuleKeeper {
+function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, mangle, settle, listOldUdp }: KeeperOptions): RuleKeeper {
   const kind = backend === 'iptables' ? 'nft' : 'legacy'
   const tools: RestoreTool[] = ruleSet.families.map((family) => {
     const name = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
@@ -100,26 +113,50 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     if (failures.length > 0) throw failures[0]
   }
   const loaded = new Set<Family>()
+  let texts = (family: Family): IptablesTexts => renderIptables(ruleSet, { relayPort, family })
+  let forgetAt = Infinity
+  let forgetting: Promise<void> = Promise.resolve()
+  const forget = (): Promise<void> => each(async (tool) => {
+    const text = texts(tool.family).forget
+    if (text !== '') await restore(tool, text)
+  })
   return {
     holder: undefined,
     load: async (signal) => {
       for (const tool of tools) {
         signal.throwIfAborted()
         loaded.add(tool.family)
-        await restore(tool, renderIptables(ruleSet, { relayPort, family: tool.family }).load, signal)
+        await restore(tool, ruleSet.sets.udp.length === 0 ? texts(tool.family).load : texts(tool.family).loadIdle, signal)
       }
+      if (ruleSet.sets.udp.length === 0) return
+      await settled(settle, signal)
+      const oldUdp = await listOldUdp()
+      texts = (family) => renderIptables(ruleSet, { relayPort, family, oldUdp })
+      for (const tool of tools) {
+        signal.throwIfAborted()
+        await restore(tool, texts(tool.family).arm, signal)
+      }
+      forgetAt = performance.now() + oldPortsFor * 1000
     },
-    renew: () => Promise.resolve(),
-    drain: () => each((tool) => restore(tool, renderIptables(ruleSet, { relayPort, family: tool.family }).drain)),
-    remove: () =>
-      each(async (tool) => {
+    renew: () => {
+      if (performance.now() < forgetAt) return Promise.resolve()
+      forgetAt = Infinity
+      return (forgetting = forget())
+    },
+    drain: () => each((tool) => restore(tool, texts(tool.family).drain)),
+    remove: async () => {
+      forgetAt = Infinity
+      // A forgetting under way would bring back the chains it declares.
+      await forgetting.catch(() => undefined)
+      await each(async (tool) => {
         if (!loaded.has(tool.family)) return
         const saved = await runTool(tool.save, ['-t', iptablesTable])
         const text = sweepIptables(saved.stdout)
         if (text !== '') await restore(tool, text)
         if (kind === 'nft') await restoreMangle(tool.family, mangle[tool.family])
         loaded.delete(tool.family)
-      }),
+      })
+    },
     onLoss: () => undefined,
   }
 }

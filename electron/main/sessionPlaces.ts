@@ -2,15 +2,16 @@ import { lstatSync, rmSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { captureFileName, sessionFileName } from '#core/contract/sessionFile.ts'
+import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 
 /** "2026-01-31_14.05.09_80,443.sluice" by the clock on the wall, so that a folder of sessions sorts by time and says what is in it. */
-export function sessionName(plan: Pick<InterceptionPlan, 'tcp'>, now: Date): string {
+export function sessionName(plan: Pick<InterceptionPlan, 'tcp' | 'udp'>, now: Date): string {
   const two = (value: number): string => String(value).padStart(2, '0')
   const date = `${now.getFullYear()}-${two(now.getMonth() + 1)}-${two(now.getDate())}`
   const time = `${two(now.getHours())}.${two(now.getMinutes())}.${two(now.getSeconds())}`
-  const ports = formatPorts(plan.tcp).replace(/\s+/g, '')
+  const ports = (plan.udp.length === 0 ? formatPorts(plan.tcp) : formatPlanPorts(plan)).replace(/\s+/g, '')
   return `${date}_${time}_${ports.length > 40 ? `${ports.slice(0, 37)}...` : ports}.sluice`
 }
 

@@ -18,7 +18,9 @@ const nftTrial = (owner: boolean): string => [
   'add rule inet trial pre tcp flags & (fin | syn | rst | ack) != syn socket transparent 1 accept',
   'add rule inet trial pre fib daddr type unicast ct direction original jump bare',
   'add rule inet trial bare tcp dport @ports meta l4proto @lease',
-  `add rule inet trial bare meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:1 meta mark set meta mark | ${defaultMarks.forwarded} accept`,
+  'add set inet trial old { type ipv6_addr . inet_service . ipv6_addr . inet_service; }',
+  'add rule inet trial out meta l4proto @lease udp dport @ports ct state new ip6 saddr . udp sport . ip6 daddr . udp dport @old return',
+  `add rule inet trial bare meta nfproto ipv4 meta l4proto { tcp, udp } tproxy ip to 127.0.0.1:1 meta mark set meta mark | ${defaultMarks.forwarded} accept`,
   'add rule inet trial bare meta l4proto tcp reject with tcp reset',
   `add rule inet trial out ct mark set ct mark | ${defaultMarks.local}`,
 ].join('\n')
@@ -28,6 +30,7 @@ const iptablesTrial = `*mangle
 -A TRIAL -p tcp -m tcp ! --syn -m socket --transparent -j ACCEPT
 -A TRIAL -m conntrack --ctdir ORIGINAL -m connmark --mark 0x1/0x1 -m mark --mark 0x1/0x1 -j RETURN
 -A TRIAL -m addrtype --dst-type UNICAST -j CONNMARK --set-xmark 0x1/0x1
+-A TRIAL -p udp -m multiport --dports 53 -m conntrack --ctstate NEW -m connmark ! --mark 0x1/0x1 -j TPROXY --on-ip 127.0.0.1 --on-port 1 --tproxy-mark 0x1/0x1
 -A TRIAL -p tcp -m tcp --syn -m multiport --dports 80,8000:8100 -j TPROXY --on-ip 127.0.0.1 --on-port 1 --tproxy-mark 0x1/0x1
 COMMIT
 `

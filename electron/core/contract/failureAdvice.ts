@@ -12,7 +12,6 @@ export const failureAdvice: Readonly<Record<FailureCode, string | null>> = {
   'bad-cidr': null,
   'bad-plan': 'Choose the ports anew; if it says so again, this is a fault in Sluice.',
   'nothing-to-intercept': 'Name at least one port.',
-  'udp-unsupported': 'Choose TCP ports; UDP comes in a later release.',
   'unknown-interface': 'Choose an interface this computer has, or leave the field empty for all of them.',
   'unknown-cgroup': 'Choose a cgroup that exists below /sys/fs/cgroup.',
   'no-backend': 'Install nftables or iptables, and see the Doctor for what this kernel can do.',

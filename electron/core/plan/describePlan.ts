@@ -1,9 +1,13 @@
 import { formatPorts } from './formatPorts.ts'
-import type { InterceptionPlan } from './plan.ts'
+import type { InterceptionPlan, PortRange } from './plan.ts'
 
 /** The plan in plain sentences, for a person who decides whether to open the gate. */
 export function describePlan(plan: InterceptionPlan): string[] {
-  const sentences = [`${plan.tcp.length === 1 && plan.tcp[0]?.from === plan.tcp[0]?.to ? 'TCP port' : 'TCP ports'} ${formatPorts(plan.tcp).replaceAll(',', ', ')} will be intercepted.`]
+  const chosen = [...(plan.tcp.length === 0 ? [] : [named('TCP', plan.tcp)]), ...(plan.udp.length === 0 ? [] : [named('UDP', plan.udp)])]
+  const sentences = [`${chosen.join(' and ')} will be intercepted.`]
+  if (plan.refuse.length > 0) {
+    sentences.push(`What comes for ${named('UDP', plan.refuse)} is refused (“port unreachable”), so that programs which can fall back to TCP.`)
+  }
   if (plan.scope.includes('local')) sentences.push(describeLocal(plan))
   else sentences.push('Programs on this computer are left alone.')
   if (plan.scope.includes('forwarded')) {
@@ -14,8 +18,18 @@ export function describePlan(plan: InterceptionPlan): string[] {
     )
   } else sentences.push('Devices, containers and virtual machines routed through this computer are left alone.')
   if (plan.exclude.length > 0) sentences.push(`Connections to servers in ${list(plan.exclude, 'or')} are left alone.`)
+  if (plan.udp.length > 0) sentences.push(`A UDP flow is over after ${seconds(plan.udpIdle.dns)} of silence (DNS), ${seconds(plan.udpIdle.quic)} (QUIC) or ${seconds(plan.udpIdle.other)} (others).`)
   sentences.push('Connections that exist already are not touched; closing the gate cuts none.')
   return sentences
+}
+
+function named(transport: 'TCP' | 'UDP', ranges: readonly PortRange[]): string {
+  const one = ranges.length === 1 && ranges[0]?.from === ranges[0]?.to
+  return `${transport} ${one ? 'port' : 'ports'} ${formatPorts(ranges).replaceAll(',', ', ')}`
+}
+
+function seconds(count: number): string {
+  return count === 1 ? '1 second' : `${count} seconds`
 }
 
 function describeLocal({ users, cgroups }: InterceptionPlan): string {

@@ -1,12 +1,15 @@
 import { Failure } from '../contract/failure.ts'
 import { parsePlan } from './parsePlan.ts'
 import { parsePorts } from './parsePorts.ts'
-import { defaultMarks, defaultRelayPort, defaultTable, type BackendChoice, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+import { defaultMarks, defaultRelayPort, defaultTable, defaultUdpIdle, type BackendChoice, type InterceptionPlan, type PortRange, type Scope, type UdpIdle } from './plan.ts'
 
 /** What a person chose, as typed; everything left out gets its default. */
 export interface PlanWish {
   readonly tcp: string
   readonly udp?: string
+  /** UDP ports to refuse; they need not stand in `udp` as well. */
+  readonly refuse?: string
+  readonly udpIdle?: Partial<UdpIdle>
   /** Default: both. */
   readonly scope?: readonly Scope[]
   readonly interfaces?: readonly string[]
@@ -32,6 +35,8 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     version: 1,
     tcp: portsOrNone(wish.tcp),
     udp: portsOrNone(wish.udp ?? ''),
+    refuse: portsOrNone(wish.refuse ?? ''),
+    udpIdle: { ...defaultUdpIdle, ...wish.udpIdle },
     scope: wish.scope ?? ['local', 'forwarded'],
     interfaces: wish.interfaces ?? [],
     users: wish.users ?? [],

@@ -18,12 +18,14 @@ export function parsePlan(input: unknown): InterceptionPlan {
     throw new Failure('bad-plan', `The plan is malformed at ${v.getDotPath(issue) ?? 'its root'}`, issue.message)
   }
   const plan = shaped.output
-  if (plan.udp.length > 0) throw new Failure('udp-unsupported', 'UDP ports cannot be intercepted yet')
-  if (plan.tcp.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
+  if (plan.tcp.length + plan.udp.length + plan.refuse.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
   return {
     version: 1,
     tcp: canonicalPorts(plan.tcp),
-    udp: [],
+    // What is refused must be taken first.
+    udp: canonicalPorts([...plan.udp, ...plan.refuse]),
+    refuse: canonicalPorts(plan.refuse),
+    udpIdle: { dns: plan.udpIdle.dns, quic: plan.udpIdle.quic, other: plan.udpIdle.other },
     scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
     interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),
     users: [...new Set(plan.users)].sort((a, b) => a - b),

@@ -11,6 +11,12 @@ export type Scope = 'local' | 'forwarded'
 export type BackendChoice = 'auto' | 'nft' | 'iptables' | 'iptables-legacy'
 export type Backend = Exclude<BackendChoice, 'auto'>
 
+export interface UdpIdle {
+  readonly dns: number
+  readonly quic: number
+  readonly other: number
+}
+
 /**
  * What a person asked to intercept: plain data, complete (every default filled in), canonical (ranges sorted and merged, lists sorted and
  * without doubles), so that equal wishes have equal JSON. Made by `parsePlan` alone; the helper makes it again from what it is told.
@@ -18,8 +24,11 @@ export type Backend = Exclude<BackendChoice, 'auto'>
 export interface InterceptionPlan {
   readonly version: 1
   readonly tcp: readonly PortRange[]
-  /** Its place is kept; not empty is refused (`udp-unsupported`) until the relay carries datagrams. */
   readonly udp: readonly PortRange[]
+  /** UDP ports whose datagrams are answered with "port unreachable" instead of being carried on, so that browsers fall back from QUIC to TCP. Always within `udp`. */
+  readonly refuse: readonly PortRange[]
+  /** Seconds of silence after which a UDP flow is over: to port 53, on ports that speak QUIC (443), on any other. */
+  readonly udpIdle: UdpIdle
   /** At least one, in the order local, forwarded. */
   readonly scope: readonly Scope[]
   /** Names of incoming interfaces for `forwarded`; empty: every one but lo. */
@@ -42,11 +51,14 @@ export interface InterceptionPlan {
 export const defaultMarks = { forwarded: 0x0200_0000, local: 0x1000_0000, uplink: 0x8000_0000 } as const
 export const defaultTable = 7701
 export const defaultRelayPort = 50080
+/** A resolver answers within seconds or not at all; QUIC's own idle time-out is 30 s with most browsers, and NATs keep UDP for a minute at least. */
+export const defaultUdpIdle: UdpIdle = { dns: 10, quic: 60, other: 60 }
 /** Signature of our ip rules and routes (`protocol 77`). */
 export const routeProtocol = 77
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))
 const range = v.strictObject({ from: port, to: port })
+const idle = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(86_400))
 const mark = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff))
 
 /** Shape only, bounded; meaning (order, overlap, names, families) is `parsePlan`'s. */
@@ -54,6 +66,9 @@ export const planShape = v.strictObject({
   version: v.literal(1),
   tcp: v.pipe(v.array(range), v.maxLength(4096)),
   udp: v.pipe(v.array(range), v.maxLength(4096)),
+  // Absent from the session files of 0.1.
+  refuse: v.optional(v.pipe(v.array(range), v.maxLength(4096)), []),
+  udpIdle: v.optional(v.strictObject({ dns: idle, quic: idle, other: idle }), defaultUdpIdle),
   scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),
   interfaces: v.pipe(v.array(v.pipe(v.string(), v.maxLength(15))), v.maxLength(64)),
   users: v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe))), v.maxLength(256)),

@@ -3,7 +3,7 @@ import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
 import { routeProtocol, type InterceptionPlan } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
 import { neverTaken, rulePreference } from './names.ts'
-import type { Chain, Match, RuleSet, Step } from './ruleSet.ts'
+import type { Chain, ChainName, Match, RuleSet, Step } from './ruleSet.ts'
 
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
@@ -21,6 +21,7 @@ export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleS
     marks,
     sets: {
       tcp: plan.tcp,
+      udp: plan.udp,
       interfaces: plan.scope.includes('forwarded') ? plan.interfaces : [],
       users: plan.scope.includes('local') ? mergeUsers(plan.users) : [],
       cgroups: plan.scope.includes('local') ? plan.cgroups.map((path) => ({ path, level: path.split('/').length })) : [],
@@ -43,11 +44,14 @@ export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleS
   }
 }
 
-function prerouting({ scope, marks }: InterceptionPlan): Chain[] {
+function prerouting(plan: InterceptionPlan): Chain[] {
+  const { scope, marks, tcp, udp } = plan
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
   const pre: Step[] = [
+    // A UDP flow has a socket of its own from its first datagram on, in each direction.
+    ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
     // Packets of flows that are already the relay's. Not SYNs: a port tuple used again while its old socket is in TIME_WAIT must reach the take chains at once.
-    { when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: divert },
+    ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
     // Path-MTU discovery and unreachables of flows that carry a client's address.
     { when: [{ is: 'icmp' }, { is: 'of-transparent-socket' }], then: divert },
   ]
@@ -59,22 +63,38 @@ function prerouting({ scope, marks }: InterceptionPlan): Chain[] {
     pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
     pre.push({ when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } })
     chains.push(
-      { name: 'take', steps: [always({ does: 'hand-to-relay', mark: marks.forwarded })] },
-      { name: 'fwd_port', takes: true, steps: [{ when: chosenOpening, then: { does: 'jump', to: 'take' } }] },
-      { name: 'fwd_sel', steps: [{ when: [{ is: 'to-skipped-network' }], then: { does: 'return' } }, always({ does: 'jump', to: 'fwd_port' })] },
+      {
+        name: 'take',
+        steps: [
+          // So that the flow is ours even after the relay has let go of it for its silence: see `fwd_sel`.
+          ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }], then: { does: 'mark-flow', mark: marks.forwarded } } satisfies Step]),
+          always({ does: 'hand-to-relay', mark: marks.forwarded }),
+        ],
+      },
+      { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
+      {
+        name: 'fwd_sel',
+        steps: [
+          { when: [{ is: 'to-skipped-network' }], then: { does: 'return' } },
+          // UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is.
+          ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } } satisfies Step]),
+          always({ does: 'jump', to: 'fwd_port' }),
+        ],
+      },
     )
   }
   if (scope.includes('local')) {
     chains.push({
       name: 'take_lo',
       // A local packet that got here is on lo with a foreign destination. Without a listener it must be refused, or it would reach whatever program listens on the wildcard address.
-      steps: [always({ does: 'hand-to-relay' }), { when: [{ is: 'tcp' }], then: { does: 'refuse' } }, always({ does: 'drop' })],
+      steps: [always({ does: 'hand-to-relay' }), ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp' }], then: { does: 'refuse' } } satisfies Step]), always({ does: 'drop' })],
     })
   }
   return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
 }
 
-function output({ marks, users, cgroups }: InterceptionPlan): Chain[] {
+function output(plan: InterceptionPlan): Chain[] {
+  const { marks, users, cgroups, udp } = plan
   // Users and cgroups narrow one another: each is a gate of its own on the way to the ports.
   const byCgroup: Chain[] = cgroups.length === 0 ? [] : [{ name: 'out_group', steps: [{ when: [{ is: 'in-chosen-cgroup' }], then: { does: 'jump', to: 'out_port' } }] }]
   const afterUser = cgroups.length === 0 ? 'out_port' : 'out_group'
@@ -83,10 +103,17 @@ function output({ marks, users, cgroups }: InterceptionPlan): Chain[] {
   return [
     // The flow's mark comes first so that even a packet's own re-routing failing leaves the flow known.
     { name: 'out_take', steps: [always({ does: 'mark-flow', mark: marks.local }), always({ does: 'mark', mark: marks.local })] },
-    { name: 'out_port', takes: true, steps: [{ when: chosenOpening, then: { does: 'jump', to: 'out_take' } }] },
+    { name: 'out_port', takes: true, steps: chosenOpenings(plan, 'out_take') },
     ...byCgroup,
     ...byUser,
-    { name: 'out_sel', steps: [{ when: [{ is: 'to-skipped-network' }], then: { does: 'return' } }, always({ does: 'jump', to: afterSelect })] },
+    {
+      name: 'out_sel',
+      steps: [
+        { when: [{ is: 'to-skipped-network' }], then: { does: 'return' } },
+        ...(udp.length === 0 ? [] : [{ when: [{ is: 'to-broadcast' }], then: { does: 'return' } } satisfies Step, { when: [{ is: 'of-old-udp-socket' }], then: { does: 'return' } } satisfies Step]),
+        always({ does: 'jump', to: afterSelect }),
+      ],
+    },
     {
       name: 'out',
       hook: 'output',
@@ -102,8 +129,18 @@ function output({ marks, users, cgroups }: InterceptionPlan): Chain[] {
   ]
 }
 
-/** Only the first packet of a connection is ever taken: a rule for any packet would reset connections that were there before. */
-const chosenOpening: readonly Match[] = [{ is: 'tcp-opening' }, { is: 'leased' }, { is: 'to-chosen-port' }]
+/**
+ * Of TCP only the first packet of a connection is ever taken: a rule for any packet would reset connections that were there before. UDP's nearest is what
+ * conntrack has not seen answered; on the way here (`take`) that question has been put already, together with whether the flow is ours.
+ */
+function chosenOpenings({ tcp, udp }: InterceptionPlan, to: ChainName): Step[] {
+  const then: Step['then'] = { does: 'jump', to }
+  const byUdp: readonly Match[] = [{ is: 'leased', transport: 'udp' }, { is: 'to-chosen-port', transport: 'udp' }, ...(to === 'out_take' ? [{ is: 'flow-new' } as const] : [])]
+  return [
+    ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp-opening' }, { is: 'leased', transport: 'tcp' }, { is: 'to-chosen-port', transport: 'tcp' }], then } satisfies Step]),
+    ...(udp.length === 0 ? [] : [{ when: byUdp, then }]),
+  ]
+}
 
 function always(then: Step['then']): Step {
   return { when: [], then }

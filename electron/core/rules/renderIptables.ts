@@ -1,10 +1,12 @@
 import type { PortRange } from '../plan/plan.ts'
 import { chainPrefix, iptablesTable, relayAddress } from './names.ts'
-import type { Act, Chain, ChainName, Family, Match, RuleSet } from './ruleSet.ts'
+import { transportsOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
 
 export interface IptablesOptions {
   readonly relayPort: number
   readonly family: Family
+  /** Default: none, or not known. */
+  readonly oldUdp?: OldUdp
 }
 
 /**
@@ -15,6 +17,11 @@ export interface IptablesOptions {
  */
 export interface IptablesTexts {
   readonly load: string
+  /** `load` in two, for who lets conntrack look round first: without the rules that take; then those, and what the old sockets need, in one transaction. */
+  readonly loadIdle: string
+  readonly arm: string
+  /** Old ports forgotten (see `OldUdp`), which here do not time out by themselves. Empty: there is nothing to forget. */
+  readonly forget: string
   readonly drain: string
   readonly disarm: string
   readonly remove: string
@@ -25,14 +32,22 @@ const multiportLimit = 15
 
 const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
 
-export function renderIptables(ruleSet: RuleSet, { relayPort, family }: IptablesOptions): IptablesTexts {
+export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): IptablesTexts {
   const { chains } = ruleSet
-  const declared = chains.map((chain) => `:${nameOf(chain.name)} - [0:0]`)
+  const rulesOf = (some: readonly Chain[], more: Partial<IptablesOptions> = {}): string[] => some.flatMap((chain) => chainRules(ruleSet, chain, { ...options, ...more }))
+  const declaring = (some: readonly Chain[]): string[] => some.map((chain) => `:${nameOf(chain.name)} - [0:0]`)
+  const declared = declaring(chains)
+  const taking = chains.filter((chain) => chain.takes)
+  const asking = chains.filter((chain) => chain.steps.some((step) => step.when.some((match) => match.is === 'of-old-udp-socket')))
   const jumps = chains.flatMap((chain) => (chain.hook === undefined ? [] : [`${hookChain[chain.hook]} -j ${nameOf(chain.name)}`]))
   // Declaring a chain that exists empties it, atomically.
-  const drain = restore(chains.filter((chain) => chain.takes).map((chain) => `:${nameOf(chain.name)} - [0:0]`))
+  const drain = restore(declaring(taking))
+  const oldPorts = options.oldUdp?.ports ?? []
   return {
-    load: restore([...declared, ...chains.flatMap((chain) => chainRules(ruleSet, chain, family, relayPort)), ...jumps.map((jump) => `-A ${jump}`)]),
+    load: restore([...declared, ...rulesOf(chains), ...jumps.map((jump) => `-A ${jump}`)]),
+    loadIdle: restore([...declared, ...rulesOf(chains.filter((chain) => !chain.takes)), ...jumps.map((jump) => `-A ${jump}`)]),
+    arm: restore([...declaring([...taking, ...asking]), ...rulesOf([...taking, ...asking])]),
+    forget: asking.length === 0 || oldPorts.length === 0 ? '' : restore([...declaring(asking), ...rulesOf(asking, { oldUdp: { connected: options.oldUdp?.connected ?? [], ports: [] } })]),
     drain,
     disarm: drain,
     remove: restore([...declared, ...jumps.map((jump) => `-D ${jump}`), ...chains.map((chain) => `-X ${nameOf(chain.name)}`)]),
@@ -56,19 +71,19 @@ export function sweepIptables(saved: string): string {
   return restore([...chains.map((name) => `:${name} - [0:0]`), ...jumps.map((jump) => jump.replace(/^-A/, '-D')), ...chains.map((name) => `-X ${name}`)])
 }
 
-function chainRules(ruleSet: RuleSet, chain: Chain, family: Family, relayPort: number): string[] {
+function chainRules(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): string[] {
   return chain.steps.flatMap(({ when, then }) => {
-    const conditions = when.map((match) => conditionsOf(ruleSet, match, family)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
-    return conditions.map((words) => ['-A', nameOf(chain.name), ...words, verdict(then, family, relayPort)].filter((word) => word !== '').join(' '))
+    const conditions = when.map((match) => conditionsOf(ruleSet, match, options)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
+    return conditions.flatMap((words) => verdicts(ruleSet, then, options).map((verdict) => ['-A', nameOf(chain.name), ...words, verdict].filter((word) => word !== '').join(' ')))
   })
 }
 
-function conditionsOf(ruleSet: RuleSet, match: Match, family: Family): string[] {
+function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: IptablesOptions): string[] {
   const { sets } = ruleSet
   switch (match.is) {
     case 'tcp-opening': return ['-p tcp -m tcp --syn']
     case 'tcp-going-on': return ['-p tcp -m tcp ! --syn']
-    case 'tcp': return ['-p tcp']
+    case 'tcp': case 'udp': return [`-p ${match.is}`]
     case 'icmp': return [family === 'ipv4' ? '-p icmp' : '-p icmpv6']
     case 'of-transparent-socket': return ['-m socket --transparent']
     case 'from-loopback': return ['-i lo']
@@ -76,24 +91,38 @@ function conditionsOf(ruleSet: RuleSet, match: Match, family: Family): string[] 
     case 'original-direction': return ['-m conntrack --ctdir ORIGINAL']
     case 'marked': return [`-m mark --mark ${masked(match.mark)}`]
     case 'flow-marked': return [`-m connmark --mark ${masked(match.mark)}`]
+    case 'flow-not-marked': return [`-m connmark ! --mark ${masked(match.mark)}`]
+    case 'flow-new': return ['-m conntrack --ctstate NEW']
+    case 'flow-established': return ['-m conntrack --ctstate ESTABLISHED,RELATED']
+    case 'of-old-udp-socket': return [
+      ...(oldUdp?.connected ?? []).filter((flow) => flow.family === family).map(({ local, remote }) => `-s ${local.address} -d ${remote.address} -p udp -m udp --sport ${local.port} --dport ${remote.port}`),
+      ...portLists((oldUdp?.ports ?? []).map((port) => ({ from: port, to: port }))).map((ports) => `-p udp -m multiport --sports ${ports}`),
+    ]
     // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
     case 'to-elsewhere': return [`-m addrtype --dst-type UNICAST${family === 'ipv4' ? '' : ' -m addrtype ! --dst-type LOCAL,ANYCAST'}`]
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
-    case 'to-chosen-port': return portLists(sets.tcp).map((ports) => `-m multiport --dports ${ports}`)
+    case 'to-broadcast': return family === 'ipv4' ? ['-m addrtype --dst-type BROADCAST'] : []
+    case 'to-chosen-port': return portLists(sets[match.transport]).map((ports) => `${match.transport === 'udp' ? '-p udp ' : ''}-m multiport --dports ${ports}`)
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
     case 'leased': return ['']
   }
 }
 
-function verdict(act: Act, family: Family, relayPort: number): string {
+function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[] {
+  if (act.does !== 'hand-to-relay') return [verdict(act)]
+  // TPROXY wants one transport a rule.
+  const { family, relayPort } = options
+  return transportsOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
+}
+
+function verdict(act: Exclude<Act, { does: 'hand-to-relay' }>): string {
   switch (act.does) {
     case 'jump': return `-j ${nameOf(act.to)}`
     case 'return': return '-j RETURN'
     case 'accept': return '-j ACCEPT'
     case 'mark': return `-j MARK --set-xmark ${masked(act.mark)}`
     case 'mark-flow': return `-j CONNMARK --set-xmark ${masked(act.mark)}`
-    case 'hand-to-relay': return `-p tcp -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`
     // REJECT belongs to the filter table alone; and TPROXY without a listener has dropped already.
     case 'refuse': case 'drop': return '-j DROP'
   }

@@ -1,11 +1,13 @@
 import type { PortRange } from '../plan/plan.ts'
 import { nftFamily, nftTable, outputPriority, preroutingPriority, relayAddress } from './names.ts'
-import type { Act, Chain, Family, Match, RuleSet } from './ruleSet.ts'
+import { oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
   readonly relayPort: number
   /** The table belongs to the nft process that loads it and goes when that process goes (`flags owner`). */
   readonly owner: boolean
+  /** Default: none, or not known. */
+  readonly oldUdp?: OldUdp
   /** How long one `arm` or `renew` lets new flows be taken. */
   readonly leaseSeconds: number
 }
@@ -13,7 +15,8 @@ export interface NftOptions {
 /**
  * Each text is one line, hence one transaction both for `nft -i` (which commits line by line) and for `nft -f -`, and ends with a newline.
  * `load` takes nothing yet: the rules that take ask for a lease, a set element that times out. `arm` and `renew` give it for `leaseSeconds`;
- * when nobody renews, the kernel forgets it and new flows go direct: no process has to be alive for that. `drain` empties the chains that take new
+ * when nobody renews, the kernel forgets it and new flows go direct: no process has to be alive for that. `arm` also names the UDP sockets that
+ * were there before. `drain` empties the chains that take new
  * flows and leaves the rest to the flows being relayed; a late `renew` after it changes nothing. `remove` never fails if the table is gone already.
  */
 export interface NftTexts {
@@ -28,11 +31,11 @@ const table = `${nftFamily} ${nftTable}`
 
 export function renderNft(ruleSet: RuleSet, options: NftOptions): NftTexts {
   // Adding an element that exists leaves its time as it was before kernel 6.12, hence flush and add, in one transaction.
-  const lease = oneLine([`flush set ${table} lease`, `add element ${table} lease { tcp timeout ${options.leaseSeconds}s }`])
+  const lease = [`flush set ${table} lease`, `add element ${table} lease { ${transportsOf(ruleSet).map((transport) => `${transport} timeout ${options.leaseSeconds}s`).join(', ')} }`]
   return {
     load: oneLine(loadCommands(ruleSet, options)),
-    arm: lease,
-    renew: lease,
+    arm: oneLine([...oldElements(ruleSet, options.oldUdp), ...lease]),
+    renew: oneLine(lease),
     drain: oneLine([...ruleSet.chains.filter((chain) => chain.takes).map((chain) => `flush chain ${table} ${chain.name}`), `flush set ${table} lease`]),
     // Adding first makes deleting succeed even when the table is gone. The flags must be the same as it has, or the kernel refuses to add (EOPNOTSUPP).
     remove: oneLine([addTable(options.owner), `delete table ${table}`]),
@@ -47,10 +50,16 @@ export function loadCommands(ruleSet: RuleSet, options: NftOptions): string[] {
   return [
     addTable(options.owner),
     `add set ${table} lease { type inet_proto; flags timeout; }`,
-    set('tcp_ports', 'inet_service', sets.tcp.map(span)),
-    ...families(ruleSet).map((family) => set(skipSet(family), family === 'ipv4' ? 'ipv4_addr' : 'ipv6_addr', sets.skip[family])),
+    ...transportsOf(ruleSet).map((transport) => set(portSet(transport), 'inet_service', sets[transport].map(span))),
+    ...families(ruleSet).map((family) => set(skipSet(family), addressType(family), sets.skip[family])),
     ...(sets.interfaces.length === 0 ? [] : [set('interfaces', 'ifname', sets.interfaces.map((name) => `"${name}"`))]),
     ...(sets.users.length === 0 ? [] : [set('users', 'uid', sets.users.map(span))]),
+    ...(asksForOld(ruleSet)
+      ? [
+          ...families(ruleSet).map((family) => `add set ${table} ${oldSet(family)} { type ${addressType(family)} . inet_service . ${addressType(family)} . inet_service; }`),
+          `add set ${table} old_udp_ports { type inet_service; flags timeout; }`,
+        ]
+      : []),
     ...bare.map((chain) => `add chain ${table} ${chain.name}`),
     ...hooked.map((chain) => `add chain ${table} ${chain.name} { ${hook(chain)}; policy accept; }`),
     ...chains.flatMap((chain) => chainRules(ruleSet, chain, options.relayPort).map((rule) => `add rule ${table} ${chain.name} ${rule}`)),
@@ -73,7 +82,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
   switch (match.is) {
     case 'tcp-opening': return ['tcp flags & (fin | syn | rst | ack) == syn']
     case 'tcp-going-on': return ['tcp flags & (fin | syn | rst | ack) != syn']
-    case 'tcp': return ['meta l4proto tcp']
+    case 'tcp': case 'udp': return [`meta l4proto ${match.is}`]
     case 'icmp': return ['meta l4proto { icmp, icmpv6 }']
     // Never `socket wildcard 0` with it: that is not evaluated for half-open connections, whose last ACK would then be lost.
     case 'of-transparent-socket': return ['socket transparent 1']
@@ -82,9 +91,14 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'original-direction': return ['ct direction original']
     case 'marked': return [`meta mark & ${hex(match.mark)} == ${hex(match.mark)}`]
     case 'flow-marked': return [`ct mark & ${hex(match.mark)} == ${hex(match.mark)}`]
+    case 'flow-not-marked': return [`ct mark & ${hex(match.mark)} != ${hex(match.mark)}`]
+    case 'flow-new': return ['ct state new']
+    case 'flow-established': return ['ct state established,related']
+    case 'of-old-udp-socket': return [...families(ruleSet).map((family) => `${ip(family)} saddr . udp sport . ${ip(family)} daddr . udp dport @${oldSet(family)}`), 'udp sport @old_udp_ports']
     case 'to-elsewhere': return ['fib daddr type unicast']
-    case 'to-skipped-network': return families(ruleSet).map((family) => `${family === 'ipv4' ? 'ip' : 'ip6'} daddr @${skipSet(family)}`)
-    case 'to-chosen-port': return ['tcp dport @tcp_ports']
+    case 'to-skipped-network': return families(ruleSet).map((family) => `${ip(family)} daddr @${skipSet(family)}`)
+    case 'to-broadcast': return ['fib daddr type broadcast']
+    case 'to-chosen-port': return [`${match.transport} dport @${portSet(match.transport)}`]
     case 'by-chosen-user': return ['meta skuid @users']
     case 'in-chosen-cgroup': return ruleSet.sets.cgroups.map(({ path, level }) => `socket cgroupv2 level ${level} "${ruleSet.cgroupPrefix === '' ? '' : `${ruleSet.cgroupPrefix}/`}${path}"`)
     case 'leased': return ['meta l4proto @lease']
@@ -97,11 +111,13 @@ function verdicts(ruleSet: RuleSet, act: Act, relayPort: number): string[] {
     case 'mark': return [`meta mark set meta mark | ${hex(act.mark)}`]
     case 'mark-flow': return [`ct mark set ct mark | ${hex(act.mark)}`]
     case 'hand-to-relay': {
+      const transports = transportsOf(ruleSet)
+      const protocol = transports.length === 1 ? transports.join('') : `{ ${transports.join(', ')} }`
       const mark = act.mark === undefined ? '' : ` meta mark set meta mark | ${hex(act.mark)}`
       return families(ruleSet).map((family) =>
         family === 'ipv4'
-          ? `meta nfproto ipv4 meta l4proto tcp tproxy ip to ${relayAddress.ipv4}:${relayPort}${mark} accept`
-          : `meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [${relayAddress.ipv6}]:${relayPort}${mark} accept`,
+          ? `meta nfproto ipv4 meta l4proto ${protocol} tproxy ip to ${relayAddress.ipv4}:${relayPort}${mark} accept`
+          : `meta nfproto ipv6 meta l4proto ${protocol} tproxy ip6 to [${relayAddress.ipv6}]:${relayPort}${mark} accept`,
       )
     }
     case 'refuse': return ['reject with tcp reset']
@@ -120,6 +136,37 @@ function set(name: string, type: string, elements: readonly string[]): string {
 
 function families(ruleSet: RuleSet): readonly Family[] {
   return ruleSet.families
+}
+
+/** Elements of the sockets that were there before; `load` has made the sets. */
+function oldElements(ruleSet: RuleSet, old: OldUdp | undefined): string[] {
+  if (old === undefined || !asksForOld(ruleSet)) return []
+  const connected = families(ruleSet).flatMap((family) => {
+    const elements = old.connected.filter((flow) => flow.family === family).map(({ local, remote }) => `${local.address} . ${local.port} . ${remote.address} . ${remote.port}`)
+    return elements.length === 0 ? [] : [`add element ${table} ${oldSet(family)} { ${elements.join(', ')} }`]
+  })
+  const ports = old.ports.map((port) => `${port} timeout ${oldPortsFor}s`)
+  return [...connected, ...(ports.length === 0 ? [] : [`add element ${table} old_udp_ports { ${ports.join(', ')} }`])]
+}
+
+function asksForOld({ chains }: RuleSet): boolean {
+  return chains.some((chain) => chain.steps.some((step) => step.when.some((match) => match.is === 'of-old-udp-socket')))
+}
+
+function oldSet(family: Family): string {
+  return family === 'ipv4' ? 'old_udp4' : 'old_udp6'
+}
+
+function portSet(transport: Transport): string {
+  return `${transport}_ports`
+}
+
+function addressType(family: Family): string {
+  return family === 'ipv4' ? 'ipv4_addr' : 'ipv6_addr'
+}
+
+function ip(family: Family): string {
+  return family === 'ipv4' ? 'ip' : 'ip6'
 }
 
 function skipSet(family: Family): string {

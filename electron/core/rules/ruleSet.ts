@@ -1,6 +1,7 @@
 import type { PortRange, Scope } from '../plan/plan.ts'
 
 export type Family = 'ipv4' | 'ipv6'
+export type Transport = 'tcp' | 'udp'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
 export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_user' | 'out_group' | 'out_port' | 'out_take'
@@ -11,6 +12,7 @@ export type Match =
   | { readonly is: 'tcp-opening' }
   | { readonly is: 'tcp-going-on' }
   | { readonly is: 'tcp' }
+  | { readonly is: 'udp' }
   | { readonly is: 'icmp' }
   /** A transparent socket of this machine (the relay's) is who the packet is for. */
   | { readonly is: 'of-transparent-socket' }
@@ -19,14 +21,23 @@ export type Match =
   | { readonly is: 'original-direction' }
   | { readonly is: 'marked'; readonly mark: number }
   | { readonly is: 'flow-marked'; readonly mark: number }
+  | { readonly is: 'flow-not-marked'; readonly mark: number }
+  /** Conntrack has seen nothing come back yet: for UDP, which has no SYN, the nearest thing to an opening. */
+  | { readonly is: 'flow-new' }
+  /** Conntrack has seen both sides of it, or it belongs to such a flow (an ICMP error). */
+  | { readonly is: 'flow-established' }
+  /** Sent by a UDP socket that was there before the rules (`OldUdp`, known only when they are loaded). */
+  | { readonly is: 'of-old-udp-socket' }
   /** Neither one of this machine's addresses nor broadcast nor multicast. */
   | { readonly is: 'to-elsewhere' }
   | { readonly is: 'to-skipped-network' }
-  | { readonly is: 'to-chosen-port' }
+  /** To every machine of a network this one is in. */
+  | { readonly is: 'to-broadcast' }
+  | { readonly is: 'to-chosen-port'; readonly transport: Transport }
   | { readonly is: 'by-chosen-user' }
   | { readonly is: 'in-chosen-cgroup' }
   /** The lease is alive: its holder has lately seen the relay answer. On iptables, which has no element that times out, a guard process does this instead. */
-  | { readonly is: 'leased' }
+  | { readonly is: 'leased'; readonly transport: Transport }
 
 export type Act =
   | { readonly does: 'jump'; readonly to: ChainName }
@@ -71,6 +82,7 @@ export interface RuleSet {
   readonly marks: { readonly forwarded: number; readonly local: number; readonly uplink: number }
   readonly sets: {
     readonly tcp: readonly PortRange[]
+    readonly udp: readonly PortRange[]
     /** Names, or beginnings ending in `*`. Empty: every interface but lo. */
     readonly interfaces: readonly string[]
     /** Inclusive ranges of user ids. */
@@ -88,4 +100,24 @@ export interface RuleSet {
   }
   /** Where the cgroup v2 hierarchy is mounted below /sys/fs/cgroup (`unified` on a hybrid layout, else empty): nft resolves paths from there. */
   readonly cgroupPrefix: string
+}
+
+/**
+ * UDP sockets that are there before the rules. What they have under way is left alone; conntrack may never have seen it. Canonical addresses of both
+ * families. It differs from one look to the next, so it is no part of a RuleSet and of no digest.
+ */
+export interface OldUdp {
+  /** Connected sockets: for as long as the rules stand, since no other socket is likely to meet the same four. */
+  readonly connected: readonly { readonly family: Family; readonly local: { readonly address: string; readonly port: number }; readonly remote: { readonly address: string; readonly port: number } }[]
+  /**
+   * Local ports of sockets without a peer. For `oldPortsFor` seconds only: by then conntrack knows what goes to and fro, and such a socket (a resolver, a time
+   * server) begins flows anew all the time, which are wanted.
+   */
+  readonly ports: readonly number[]
+}
+
+export const oldPortsFor = 30
+
+export function transportsOf({ sets }: Pick<RuleSet, 'sets'>): Transport[] {
+  return (['tcp', 'udp'] as const).filter((transport) => sets[transport].length > 0)
 }

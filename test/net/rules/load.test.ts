@@ -25,6 +25,8 @@ const wishes: Readonly<Record<string, PlanWish>> = {
   'everything excluded': { tcp: '80', exclude: ['0.0.0.0/0', '::/0'] },
   'exclusions that nest': { tcp: '80', exclude: ['10.0.0.0/8', '10.1.0.0/16', '10.1.2.3', '0.0.0.0/1', 'fe80::1', '2000::/3', '2001:db8::/32'] },
   'many interfaces': { tcp: '80', scope: ['forwarded'], interfaces: ['cl0', 'sv0', 'veth*', 'veth1', 'br-0123456789ab', 'a.b@c'], users: [3] },
+  datagrams: { tcp: '', udp: '1-65535' },
+  'both transports': { tcp: '80', udp: `53,${everyOther}`, refuse: '443', users: [3], interfaces: ['cl0'], exclude: ['10.0.0.0/8'] },
   'many users': { tcp: '80', scope: ['local'], users: [0, 1, 2, 3, 1000, 65534, 0xffff_fffe] },
 }
 

@@ -22,7 +22,7 @@ function codeOf(act: () => unknown): string {
 describe('makePlan', () => {
   test('fills in everything, both scopes included', () => {
     expect(good).toEqual({
-      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], scope: ['local', 'forwarded'], interfaces: [], users: [], cgroups: [], exclude: [],
+      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, scope: ['local', 'forwarded'], interfaces: [], users: [], cgroups: [], exclude: [],
       backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701,
     })
   })
@@ -41,8 +41,11 @@ describe('makePlan', () => {
 
   test.each([
     ['nothing-to-intercept', { tcp: ' ' }],
-    ['udp-unsupported', { tcp: '80', udp: '53' }],
-    ['udp-unsupported', { tcp: '', udp: '53' }],
+    ['nothing-to-intercept', { tcp: '', udp: ' ', refuse: '' }],
+    ['bad-ports', { tcp: '80', refuse: '53-' }],
+    ['bad-plan', { tcp: '80', udpIdle: { dns: 0 } }],
+    ['bad-plan', { tcp: '80', udpIdle: { quic: 86_401 } }],
+    ['bad-plan', { tcp: '80', udpIdle: { other: 1.5 } }],
     ['bad-ports', { tcp: '80,x' }],
     ['bad-ports', { tcp: '80', udp: 'x' }],
     ['bad-user', { tcp: '80', users: [-1] }],
@@ -84,10 +87,13 @@ describe('parsePlan', () => {
     { ...defaultMarks, uplink: 0 },
   ])('marks %j', (marks) => expect(codeOf(() => parsePlan({ ...good, marks }))).toBe('bad-plan'))
 
+  const anyRange = fc.tuple(fc.integer({ min: 1, max: 65535 }), fc.nat(500)).map(([from, more]) => ({ from, to: Math.min(65535, from + more) }))
   const anyPlan = fc.record({
     version: fc.constant(1),
-    tcp: fc.array(fc.tuple(fc.integer({ min: 1, max: 65535 }), fc.nat(500)).map(([from, more]) => ({ from, to: Math.min(65535, from + more) })), { minLength: 1, maxLength: 20 }),
-    udp: fc.constant([]),
+    tcp: fc.array(anyRange, { minLength: 1, maxLength: 20 }),
+    udp: fc.array(anyRange, { maxLength: 20 }),
+    refuse: fc.array(anyRange, { maxLength: 5 }),
+    udpIdle: fc.record({ dns: fc.integer({ min: 1, max: 86_400 }), quic: fc.integer({ min: 1, max: 86_400 }), other: fc.integer({ min: 1, max: 86_400 }) }),
     scope: fc.uniqueArray(fc.constantFrom('local', 'forwarded'), { minLength: 1 }),
     interfaces: fc.array(fc.constantFrom('eth0', 'eth1', 'eth*', 'e*', 'wg0', 'br-1'), { maxLength: 6 }),
     users: fc.array(fc.nat(3000), { maxLength: 10 }),
@@ -111,10 +117,25 @@ describe('parsePlan', () => {
   test('equal wishes in another order have equal JSON', () => {
     fc.assert(
       fc.property(anyPlan, (input) => {
-        const turned = { ...input, tcp: input.tcp.toReversed(), scope: input.scope.toReversed(), interfaces: input.interfaces.toReversed(), users: input.users.toReversed(), cgroups: input.cgroups.toReversed(), exclude: input.exclude.toReversed() }
+        const turned = { ...input, tcp: input.tcp.toReversed(), udp: input.udp.toReversed(), refuse: input.refuse.toReversed(), scope: input.scope.toReversed(), interfaces: input.interfaces.toReversed(), users: input.users.toReversed(), cgroups: input.cgroups.toReversed(), exclude: input.exclude.toReversed() }
         expect(JSON.stringify(parsePlan(turned))).toBe(JSON.stringify(parsePlan(input)))
       }),
     )
+  })
+
+  test('what is refused is taken too', () => {
+    fc.assert(
+      fc.property(anyPlan, (input) => {
+        const plan = parsePlan(input)
+        for (const { from, to } of [...input.udp, ...input.refuse]) expect(plan.udp.some((range) => range.from <= from && range.to >= to)).toBe(true)
+        for (const { from, to } of plan.refuse) expect(plan.udp.some((range) => range.from <= from && range.to >= to)).toBe(true)
+      }),
+    )
+  })
+
+  test('a plan of before UDP is read with its defaults', () => {
+    const { refuse: _refuse, udpIdle: _udpIdle, ...old } = good
+    expect(parsePlan(old)).toEqual(good)
   })
 
   test('exclusions cover what was asked and never overlap', () => {
@@ -144,6 +165,17 @@ describe('describePlan', () => {
       'Devices, containers and virtual machines routed through this computer are included, whichever interface they come in by.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
+  })
+  test('UDP', () => {
+    expect(describePlan(makePlan({ tcp: '80,443', udp: '53', refuse: '443', scope: ['local'] }))).toEqual([
+      'TCP ports 80, 443 and UDP ports 53, 443 will be intercepted.',
+      'What comes for UDP port 443 is refused (“port unreachable”), so that programs which can fall back to TCP.',
+      'Programs on this computer are included.',
+      'Devices, containers and virtual machines routed through this computer are left alone.',
+      'A UDP flow is over after 10 seconds of silence (DNS), 60 seconds (QUIC) or 60 seconds (others).',
+      'Connections that exist already are not touched; closing the gate cuts none.',
+    ])
+    expect(describePlan(makePlan({ tcp: '', udp: '53', udpIdle: { dns: 1 } }))[0]).toBe('UDP port 53 will be intercepted.')
   })
   test('narrowed', () => {
     expect(describePlan(makePlan({ tcp: '80', scope: ['local'], users: [1000, 0], cgroups: ['a'], exclude: ['10.0.0.0/8', '192.0.2.0/24'] }))).toEqual([

@@ -44,12 +44,21 @@ describe('compileRules', () => {
     expect(names({ tcp: '80', scope: ['local'] })).toEqual(['divert', 'take_lo', 'pre', 'out_take', 'out_port', 'out_sel', 'out'])
     expect(names({ tcp: '80', scope: ['local'], users: [1], cgroups: ['a'] })).toEqual(expect.arrayContaining(['out_user', 'out_group']))
   })
+  test('UDP brings what it needs, and a transport nobody chose brings nothing', () => {
+    const matches = (wish: PlanWish): Set<string> => new Set(compile(wish).chains.flatMap((chain) => chain.steps.flatMap((step) => step.when.map((match) => match.is))))
+    const udpOnly = ['udp', 'flow-new', 'flow-established', 'flow-not-marked', 'of-old-udp-socket']
+    const tcpOnly = ['tcp', 'tcp-opening', 'tcp-going-on']
+    expect(udpOnly.filter((each) => matches({ tcp: '80' }).has(each))).toEqual([])
+    expect(tcpOnly.filter((each) => matches({ tcp: '', udp: '53' }).has(each))).toEqual([])
+    expect([...udpOnly, ...tcpOnly].filter((each) => !matches({ tcp: '80', udp: '53' }).has(each))).toEqual([])
+  })
   test('exclusions swallow and are swallowed by what is never taken', () => {
     expect(compile({ tcp: '80', exclude: ['169.254.1.0/24', '128.0.0.0/1', 'fe80::1', '::/0'] }).sets.skip).toEqual({ ipv4: ['0.0.0.0/8', '128.0.0.0/1'], ipv6: ['::/0'] })
   })
 
   const wishes = fc.record({
     tcp: fc.constantFrom('80', '1-65535', '80,443,8000-8100'),
+    udp: fc.constantFrom('', '53', '1-65535'),
     scope: fc.uniqueArray(fc.constantFrom('local' as const, 'forwarded' as const), { minLength: 1 }),
     users: fc.array(fc.nat(5), { maxLength: 4 }),
     cgroups: fc.array(fc.constantFrom('a', 'b/c'), { maxLength: 2 }),
@@ -79,7 +88,13 @@ describe('compileRules', () => {
           for (const step of chain.steps) {
             const takes = step.then.does === 'jump' && ['take', 'out_take'].includes(step.then.to)
             expect(chain.takes === true).toBe(takes)
-            if (takes) expect(step.when.map((match) => match.is)).toEqual(expect.arrayContaining(['tcp-opening', 'leased', 'to-chosen-port']))
+            if (!takes) continue
+            const asks = step.when.map((match) => match.is)
+            expect(asks).toEqual(expect.arrayContaining(['leased', 'to-chosen-port']))
+            const transports = new Set(step.when.flatMap((match) => ('transport' in match ? [match.transport] : [])))
+            expect(transports.size).toBe(1)
+            if (transports.has('tcp')) expect(asks).toContain('tcp-opening')
+            else if (chain.name === 'out_port') expect(asks).toContain('flow-new')
           }
         }
       }),
@@ -101,6 +116,7 @@ describe('canonicalRules', () => {
     const wishes: PlanWish[] = [
       { tcp: '80' }, { tcp: '81' }, { tcp: '80-81' }, { tcp: '80', scope: ['local'] }, { tcp: '80', scope: ['forwarded'] }, { tcp: '80', users: [1] }, { tcp: '80', cgroups: ['a'] },
       { tcp: '80', interfaces: ['eth0'] }, { tcp: '80', exclude: ['10.0.0.0/8'] }, { tcp: '80', exclude: ['2001:db8::/32'] },
+      { tcp: '80', udp: '80' }, { tcp: '80', udp: '53' }, { tcp: '', udp: '80' },
     ]
     const digests = wishes.map((wish) => digestRules(compile(wish)))
     expect(new Set([...digests, digestRules(compile({ tcp: '80' }, { ipv6: false }))]).size).toBe(wishes.length + 1)

@@ -7,14 +7,24 @@ import { previewRules } from '#core/rules/previewRules.ts'
 import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
-import type { RuleSet } from '#core/rules/ruleSet.ts'
+import type { OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
 
 const compile = (wish: PlanWish): RuleSet => compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['lo', 'eth0'], cgroupPrefix: 'unified' })
+
+const oldUdp: OldUdp = {
+  connected: [
+    { family: 'ipv4', local: { address: '192.0.2.1', port: 4000 }, remote: { address: '198.51.100.7', port: 53 } },
+    { family: 'ipv6', local: { address: '2001:db8::1', port: 4001 }, remote: { address: '2001:db8::7', port: 53 } },
+  ],
+  ports: [68, 5353],
+}
 
 /** The rules of each kind of plan, as text to be read: a change of the compiler shows here as a change of rules. */
 const goldens: Readonly<Record<string, PlanWish>> = {
   plain: { tcp: '80' },
   forwarded: { tcp: '80,443,8000-8100', scope: ['forwarded'], interfaces: ['eth0', 'veth*'], exclude: ['10.0.0.0/8', '2001:db8:f::/48'] },
+  both: { tcp: '80,443', udp: '53,443', refuse: '443', exclude: ['10.0.0.0/8'] },
+  datagrams: { tcp: '', udp: '53,5000-5100', scope: ['local'], users: [1000] },
   local: { tcp: '80,443,8000-8100', scope: ['local'], users: [0, 1000, 1001], cgroups: ['user.slice', 'system.slice/a@1.service'] },
 }
 
@@ -36,6 +46,17 @@ describe('nft', () => {
     expect(texts.renew).toBe('flush set inet sluice lease; add element inet sluice lease { tcp timeout 4s }\n')
     expect(texts.arm).toBe(texts.renew)
     expect(texts.load).not.toContain('add element')
+  })
+  test('with UDP the lease has both, and arming alone tells of the sockets that were there', () => {
+    const rules = compile({ tcp: '80', udp: '53' })
+    const { arm, renew, load } = renderNft(rules, { relayPort: 50081, owner: false, leaseSeconds: 4, oldUdp })
+    expect(renew).toBe('flush set inet sluice lease; add element inet sluice lease { tcp timeout 4s, udp timeout 4s }\n')
+    expect(arm).toBe(
+      'add element inet sluice old_udp4 { 192.0.2.1 . 4000 . 198.51.100.7 . 53 }; add element inet sluice old_udp6 { 2001:db8::1 . 4001 . 2001:db8::7 . 53 }; ' +
+        `add element inet sluice old_udp_ports { 68 timeout 30s, 5353 timeout 30s }; ${renew}`,
+    )
+    expect(load).not.toContain('add element')
+    expect(renderNft(compile({ tcp: '', udp: '53', scope: ['forwarded'] }), { relayPort: 1, owner: false, leaseSeconds: 4, oldUdp }).arm).not.toContain('old_udp')
   })
   test('draining empties what takes and the lease, nothing else', () => {
     expect(texts.drain).toBe('flush chain inet sluice fwd_port; flush chain inet sluice out_port; flush set inet sluice lease\n')
@@ -61,6 +82,30 @@ describe('iptables', () => {
         expect(lists.flat()).toEqual(rules.sets.tcp.map(({ from, to }) => (from === to ? String(from) : `${from}:${to}`)))
       }),
     )
+  })
+  const linesOf = (text: string): string[] => text.split('\n').filter((line) => /^-A/.test(line))
+  test('idle, then armed, is the same as loaded', () => {
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const texts = renderIptables(compile({ tcp: '80', udp: '53,443' }), { relayPort: 1, family, oldUdp })
+      const without = renderIptables(compile({ tcp: '80', udp: '53,443' }), { relayPort: 1, family })
+      const armed = linesOf(texts.arm)
+      const redone = new Set([...texts.arm.matchAll(/^:(\S+) /gm)].map((match) => match[1]))
+      const kept = linesOf(without.loadIdle).filter((line) => !redone.has(line.split(' ')[1]))
+      expect([...kept, ...armed].sort()).toEqual(linesOf(texts.load).sort())
+      expect(linesOf(without.loadIdle).some((line) => /^-A SLUICE_(FWD|OUT)_PORT/.test(line))).toBe(false)
+    }
+  })
+  test('sockets that were there are left out, those without a peer only until forgotten', () => {
+    const texts = renderIptables(compile({ tcp: '80', udp: '53' }), { relayPort: 1, family: 'ipv4', oldUdp })
+    const connected = '-A SLUICE_OUT_SEL -s 192.0.2.1 -d 198.51.100.7 -p udp -m udp --sport 4000 --dport 53 -j RETURN\n'
+    const ports = '-A SLUICE_OUT_SEL -p udp -m multiport --sports 68,5353 -j RETURN\n'
+    expect(texts.load).toContain(connected + ports)
+    expect(texts.load).not.toContain('2001:db8::')
+    expect(texts.forget).toContain(connected)
+    expect(texts.forget).not.toContain('--sports')
+    expect(texts.forget).not.toContain('SLUICE_OUT_PORT -')
+    expect(renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv4', oldUdp }).forget).toBe('')
+    expect(renderIptables(compile({ tcp: '80', udp: '53' }), { relayPort: 1, family: 'ipv4' }).forget).toBe('')
   })
   test('draining and disarming declare, and so empty, what takes', () => {
     const texts = renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv6' })
