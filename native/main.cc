@@ -18,6 +18,7 @@
 #include "control/privileges.h"
 #include "net/socket.h"
 #include "relay/shared.h"
+#include "relay/usher.h"
 #include "relay/worker.h"
 #include "witness/witness.h"
 
@@ -81,6 +82,13 @@ int run() {
   const StartMessage start = awaitStart(channel, signals);
   raiseDescriptorLimit();
   int witness = start.attribute ? startWitness() : -1;
+  // Only who may change rules may bind to a log; reading it needs no right.
+  std::unique_ptr<SynLog> synLog;
+  if (start.hold) {
+    int refused = 0;
+    synLog = std::make_unique<SynLog>(SynLog::open(start.hold->group, refused));
+    if (!*synLog) synLog.reset();
+  }
   if (const std::string problem = dropPrivileges(start); !problem.empty()) {
     giveUp(channel, "internal", "The relay could not give up its rights", problem);
   }
@@ -94,7 +102,7 @@ int run() {
   options.payload = start.payload;
   options.maxBytesPerFlow = start.maxBytesPerFlow;
   options.maxBytes = start.maxBytes;
-  options.tracks = start.threads;
+  options.tracks = start.threads + (synLog ? 1U : 0U);
   int error = 0;
   const std::unique_ptr<Recorder> recorder = Recorder::open(options, error);
   if (!recorder) giveUp(channel, "capture-unwritable", "The session folder cannot be written", std::strerror(error));
@@ -114,12 +122,19 @@ int run() {
   shared.witness = witness;
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));
   if (start.attribute && witness < 0) shared.warn(kWitnessLost);
+  std::unique_ptr<Usher> usher;
+  if (synLog) {
+    RawSender sender(start.hold->releasedMark, start.uplinkMark);
+    if (sender.good()) usher = std::make_unique<Usher>(shared, recorder->track(start.threads), std::move(synLog), std::move(sender));
+  }
+  shared.usher = usher.get();
   std::vector<std::unique_ptr<Worker>> workers;
   for (std::size_t i = 0; i < start.threads; ++i) {
     workers.push_back(std::make_unique<Worker>(shared, i, workers, recorder->track(i), std::move(listeners.sockets[i])));
   }
-  channel.send(formatReady(listeners.port, listeners.ipv6, ::getpid(), ::getuid()), false);
+  channel.send(formatReady(listeners.port, listeners.ipv6, usher != nullptr, ::getpid(), ::getuid()), false);
   for (const auto& worker : workers) worker->start();
+  if (usher) usher->start();
 
   Controller(channel, shared, *recorder, workers, signals).run();
   recorder->finish(kFinishPatience);

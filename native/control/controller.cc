@@ -72,8 +72,10 @@ void Controller::onLine(const std::string& line) {
     if (pings_.size() >= kMaxPings) return;
     pings_.push_back({++lastPing_, ping->id});
     for (const auto& worker : workers_) worker->ping(lastPing_);
+    if (shared_.usher != nullptr) shared_.usher->ping(lastPing_);
   } else if (std::holds_alternative<ResetMessage>(message)) {
     for (const auto& worker : workers_) worker->reset();
+    if (shared_.usher != nullptr) shared_.usher->reset();
   } else if (std::holds_alternative<QuitMessage>(message) || std::holds_alternative<MalformedMessage>(message) ||
              std::holds_alternative<StartMessage>(message)) {
     ended_ = true;  // a helper that talks nonsense is treated as one that is gone
@@ -84,6 +86,7 @@ void Controller::onLine(const std::string& line) {
 void Controller::answerPings() {
   std::uint64_t answered = lastPing_;
   for (const auto& worker : workers_) answered = std::min(answered, worker->answered());
+  if (shared_.usher != nullptr) answered = std::min(answered, shared_.usher->answered());
   while (!pings_.empty() && pings_.front().number <= answered) {
     channel_.send(formatPong(pings_.front().id, counters(), recorder_.state()), false);
     pings_.pop_front();
@@ -96,6 +99,10 @@ Counters Controller::counters() const {
     sum.active += worker->counters().active.load(std::memory_order_relaxed);
     sum.total += worker->counters().total.load(std::memory_order_relaxed);
     sum.bytes += worker->counters().bytes.load(std::memory_order_relaxed);
+  }
+  if (shared_.usher != nullptr) {
+    sum.active += shared_.usher->active();
+    sum.total += shared_.usher->total();
   }
   return sum;
 }
@@ -133,10 +140,13 @@ void Controller::tellRecording() {
 void Controller::warn(std::string_view code, std::string_view message) { channel_.send(formatWarning(code, message), false); }
 
 void Controller::stopWorkers() {
+  // First, that nobody is released to a listener that is gone.
+  if (shared_.usher != nullptr) shared_.usher->stop();
   for (const auto& worker : workers_) worker->stop();
   const std::int64_t until = Recorder::now() + kStopPatience;
   for (;;) {
-    const bool all = std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->stopped(); });
+    const bool all = std::all_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker->stopped(); }) &&
+                     (shared_.usher == nullptr || shared_.usher->stopped());
     const std::int64_t left = until - Recorder::now();
     if (all || left <= 0) break;
     pollfd waiting{shared_.wake.get(), POLLIN, 0};
@@ -147,6 +157,10 @@ void Controller::stopWorkers() {
   for (const auto& worker : workers_) {
     if (worker->stopped()) worker->join();
     else worker->abandon();
+  }
+  if (shared_.usher != nullptr) {
+    if (shared_.usher->stopped()) shared_.usher->join();
+    else shared_.usher->abandon();
   }
   const Counters last = counters();
   if (last != told_) channel_.send(formatFlows(last), true);

@@ -10,6 +10,7 @@
 #include "control/channel.h"
 #include "control/message.h"
 #include "relay/shared.h"
+#include "relay/usher.h"
 #include "relay/worker.h"
 
 namespace sluice {

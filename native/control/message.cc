@@ -119,6 +119,13 @@ ControlMessage parseStart(const Json& json) {
     if (idle->object() == nullptr || !seconds.wrong().empty()) reader.wrong("udpIdle");
   }
   if (const Json* refuse = json.member("refuse"); refuse != nullptr && !parseRanges(*refuse, start.refuse)) reader.wrong("refuse");
+  if (const Json* hold = json.member("hold"); hold != nullptr && !hold->isNull()) {
+    Reader options(*hold);
+    start.hold.emplace();
+    start.hold->group = static_cast<std::uint16_t>(options.integer("group", 1, 65535));
+    start.hold->releasedMark = static_cast<std::uint32_t>(options.integer("releasedMark", 1, std::numeric_limits<std::uint32_t>::max()));
+    if (!options.wrong().empty()) return MalformedMessage{"start.hold." + options.wrong()};
+  }
   if (!reader.wrong().empty()) return MalformedMessage{"start." + reader.wrong()};
   if (!capture.wrong().empty()) return MalformedMessage{"start.capture." + capture.wrong()};
   return start;
@@ -157,8 +164,9 @@ ControlMessage parseControlLine(std::string_view line) {
   return UnknownMessage{};
 }
 
-std::string formatReady(std::uint16_t port, bool ipv6, pid_t pid, uid_t uid) {
+std::string formatReady(std::uint16_t port, bool ipv6, bool holds, pid_t pid, uid_t uid) {
   return "{\"type\":\"ready\",\"port\":" + std::to_string(port) + ",\"ipv6\":" + (ipv6 ? "true" : "false") +
+         ",\"holds\":" + (holds ? "true" : "false") +
          ",\"pid\":" + std::to_string(pid) + ",\"uid\":" + std::to_string(uid) + "}\n";
 }
 

@@ -19,6 +19,11 @@ struct PortRange { std::uint16_t from = 0, to = 0; };  // both ends included
 // Seconds without a datagram after which a flow of UDP is over.
 struct UdpIdle { unsigned dns = 10, quic = 60, other = 60; };
 
+struct HoldOptions {
+  std::uint16_t group = 0;            // nfnetlink_log group that the rules give held SYNs to
+  std::uint32_t releasedMark = 0;     // what leads a released SYN to the listener
+};
+
 struct StartMessage {
   uid_t uid = 0;
   gid_t gid = 0;
@@ -33,6 +38,7 @@ struct StartMessage {
   std::optional<std::uint64_t> maxBytesPerFlow, maxBytes;
   bool attribute = false;
   unsigned maxFlows = 0;              // 1..1,000,000
+  std::optional<HoldOptions> hold;    // SYNs are held until their server has answered
   std::string version;                // printable ASCII, 1..64
   bool udp = false;                   // the rest may be absent
   UdpIdle udpIdle;                    // 1..86,400 each
@@ -56,7 +62,7 @@ struct Counters {
 };
 
 // Lines with their line feed.
-std::string formatReady(std::uint16_t port, bool ipv6, pid_t pid, uid_t uid);
+std::string formatReady(std::uint16_t port, bool ipv6, bool holds, pid_t pid, uid_t uid);
 std::string formatFailed(std::string_view code, std::string_view message, std::string_view detail);
 std::string formatPong(std::int64_t id, const Counters& counters, Recording recording);
 std::string formatFlows(const Counters& counters);

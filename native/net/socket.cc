@@ -115,6 +115,20 @@ Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size
   return result;
 }
 
+namespace {
+
+// A connection looks like its client's: each is a courtesy, so a kernel that refuses one is let be.
+void imitate(int fd, const UpstreamRequest& request, bool forwarded) {
+  const bool v4 = request.server.v4();
+  if (request.tos != 0) set(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TOS : IPV6_TCLASS, request.tos);
+  if (!forwarded) return;
+  // A router takes one hop away. What arrived with the last one is not ours to judge: the kernel's router part would have dropped it.
+  if (request.hops > 1) set(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, request.hops - 1);
+  if (request.mss >= 88 && request.mss <= 32767) set(fd, IPPROTO_TCP, TCP_MAXSEG, request.mss);  // what Linux accepts
+}
+
+}  // namespace
+
 Upstream openUpstream(const UpstreamRequest& request) {
   const int family = request.server.family();
   const bool spoof = !request.local && !request.ownServer;
@@ -137,6 +151,7 @@ Upstream openUpstream(const UpstreamRequest& request) {
       // A local program's address may have gone meanwhile; the route's own choice is right then.
       if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) return fail();
     }
+    imitate(fd.get(), request, !request.local);
     if (::connect(fd.get(), request.server.raw(), request.server.size()) == 0) {
       result.connected = true;
     } else if (errno != EINPROGRESS) {

@@ -31,6 +31,9 @@ struct UpstreamRequest {
   bool local = false;        // the client is a program of this machine
   bool ownServer = false;    // the server is an address of this machine
   std::uint32_t mark = 0;
+  // Of the client's SYN, where it was seen; 0: not known. The server then sees what it would have seen.
+  std::uint8_t tos = 0, hops = 0;
+  std::uint16_t mss = 0;
 };
 
 struct Upstream {

@@ -8,27 +8,17 @@
 #include <cerrno>
 
 #include "net/socket.h"
+#include "relay/refusal.h"
 #include "relay/worker.h"
 
 namespace sluice {
 namespace {
 
 constexpr int kAcceptsATurn = 64;
-constexpr std::uint8_t kLoopDepth = 4;  // own connections behind a new one at which it is a loop and not a chance (UpstreamSet)
 constexpr std::int64_t kWitnessPatience = 50'000'000;  // ns a flow's answer is held back for its program to be found alive
 constexpr std::int64_t kPause = 100'000'000;           // ns without accepting when not even shedding is possible
 
 bool exhausted(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
-
-CloseReason reasonOf(int error) {
-  switch (error) {
-    case ECONNREFUSED: return CloseReason::kRefused;
-    case ENETUNREACH: case EHOSTUNREACH: case ENETDOWN: case EHOSTDOWN: case EADDRNOTAVAIL: return CloseReason::kUnreachable;
-    case ETIMEDOUT: return CloseReason::kTimedOut;
-    case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM: return CloseReason::kShed;
-    default: return CloseReason::kFailed;
-  }
-}
 
 }  // namespace
 
@@ -66,9 +56,11 @@ void Worker::begin(int fd, const Endpoint& client) {
     ::close(fd);
     return;
   }
+  // Whose SYN was held has its server already.
+  std::optional<Held> held = shared_.held.take(client, server);
   auto owned = std::make_unique<Flow>();
   Flow& flow = *owned;
-  flow.record.id = shared_.nextId.fetch_add(1, std::memory_order_relaxed);
+  flow.record.id = held ? held->id : shared_.nextId.fetch_add(1, std::memory_order_relaxed);
   flow.record.client = client;
   flow.record.server = server;
   flow.side[kClient].fd = fd;
@@ -80,6 +72,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   ++active_;
   ++total_;
   const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows;
+  if (held) return adopt(flow, *held, room);
   const std::uint8_t depth = depthBehind(client, server);
   const bool loop = depth >= kLoopDepth;
 
@@ -115,7 +108,22 @@ void Worker::begin(int fd, const Endpoint& client) {
     return close(flow, CloseReason::kShed, ClosedBy::kGate);
   }
   if (upstream.fd < 0) return fail(flow, kServer, upstream.error);
-  if (upstream.connected) onConnected(flow);
+  if (upstream.connected) onConnected(flow, now_);
+}
+
+// A flow that the usher began: found, connected, and not yet in the record.
+void Worker::adopt(Flow& flow, const Held& held, bool room) {
+  flow.side[kServer].fd = held.upstream;
+  flow.upstream = held.key;
+  flow.inUpstreams = true;
+  flow.upstreamEnd = held.upstreamEnd;
+  track_.opened(flow.record, flow.local, held.asked);
+  if (held.program) track_.program(flow.record, *held.program, now_);
+  if (!room || !watch(flow, kServer) || !watch(flow, kClient)) {
+    shared_.warn(kFlowsShed);
+    return close(flow, CloseReason::kShed, ClosedBy::kGate);
+  }
+  onConnected(flow, held.connected);
 }
 
 // A connection that comes back can be accepted by another thread before the connect() that made it returns, and its port is not known until then.
@@ -188,7 +196,7 @@ void Worker::resumeListeners() {
 
 void Worker::fail(Flow& flow, Side side, int error) {
   if (flow.state == FlowState::kConnecting && side == kServer) {
-    const CloseReason reason = reasonOf(error);
+    const CloseReason reason = refusalOf(error);
     return close(flow, reason, reason == CloseReason::kRefused ? ClosedBy::kServer : ClosedBy::kNone);
   }
   const ClosedBy by = side == kClient ? ClosedBy::kClient : ClosedBy::kServer;

@@ -30,9 +30,9 @@ void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
         // Connected and reset before we looked (a handshake that is reset says ECONNREFUSED): what it sent comes first.
         link.failed = true;
         link.error = error;
-        return onConnected(flow);
+        return onConnected(flow, now_);
       }
-      if (side == kServer && link.writable) onConnected(flow);
+      if (side == kServer && link.writable) onConnected(flow, now_);
       return;
     case FlowState::kDraining:
       return checkDrained(flow);
@@ -44,10 +44,10 @@ void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
   }
 }
 
-void Worker::onConnected(Flow& flow) {
+void Worker::onConnected(Flow& flow, std::int64_t when) {
   flow.state = FlowState::kOpen;
   flow.side[kServer].writable = true;
-  track_.connected(flow.record, flow.upstreamEnd, now_);
+  track_.connected(flow.record, flow.upstreamEnd, when);
   pump(flow);
 }
 

@@ -9,6 +9,7 @@
 
 #include "net/descriptor.h"
 #include "net/own_addresses.h"
+#include "relay/held.h"
 #include "relay/upstream_set.h"
 
 namespace sluice {
@@ -21,10 +22,14 @@ struct RelayOptions {
   std::uint16_t port = 0;  // the listeners'
 };
 
+class Usher;
+
 struct RelayShared {
   RelayOptions options;
   OwnAddresses own;
   UpstreamSet upstreams;
+  HeldTable held;
+  Usher* usher = nullptr;                  // where SYNs are held; set before any thread starts
   std::atomic<std::uint64_t> nextId{1};
   std::atomic<std::uint32_t> active{0};    // flows of all threads
   std::atomic<int> witness{-1};            // channel to the witness; -1: nobody to ask

@@ -52,13 +52,14 @@ class UpstreamSet {
     return found == shard.keys.end() ? std::uint8_t{0} : found->second;
   }
 
- private:
   struct Hash {
     std::size_t operator()(const Key& key) const {
       static_assert(sizeof(Key) == 36);
       return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&key), sizeof key});
     }
   };
+
+ private:
   struct alignas(64) Shard {
     std::mutex mutex;
     std::unordered_map<Key, std::uint8_t, Hash> keys;

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "relay/usher.h"
+
 namespace sluice {
 namespace {
 
@@ -170,6 +172,10 @@ void Worker::onWitness() {
   for (int i = 0; i < 64; ++i) {  // the rest next turn; the channel is level-triggered
     std::optional<WitnessAnswer> answer = receiveAnswer(channel, ended);
     if (!answer) break;
+    if ((answer->token & Usher::kTokenBit) != 0) {
+      if (shared_.usher != nullptr) shared_.usher->deliver(std::move(*answer));
+      continue;
+    }
     const std::size_t owner = answer->token % siblings_.size();
     if (owner == index_) {
       settle(*answer);

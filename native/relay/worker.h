@@ -66,13 +66,14 @@ class Worker {
   void shed(int listener);
   void pauseListeners();
   void resumeListeners();
+  void adopt(Flow& flow, const Held& held, bool room);
   bool watch(Flow& flow, Side side);
   std::uint8_t depthBehind(const Endpoint& client, const Endpoint& server) const;  // the relay's own connections that lead to this one
   Upstream connectUpstream(Flow& flow, std::uint8_t depth);
 
   // pump.cc
   void onEvent(Flow& flow, Side side, std::uint32_t events);
-  void onConnected(Flow& flow);
+  void onConnected(Flow& flow, std::int64_t when);
   void pump(Flow& flow);
   void move(Flow& flow, Direction direction);
   void fail(Flow& flow, Side side, int error);

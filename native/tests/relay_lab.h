@@ -97,25 +97,31 @@ class Namespace {
 };
 
 // The rules of the project in their least form: SYNs to ports 8000-8999, forwarded from cl0 or of programs of this machine.
-inline std::string rules(bool exempt) {
+// `hold`: SYNs go to the log and are dropped, until the relay sends them again with its released mark.
+inline std::string rules(bool exempt, bool hold) {
+  const std::string held = hold ? "tcp flags & (fin|syn|rst|ack) == syn log group 7701 snaplen 160 drop\n" : "";
   return R"(table inet lab {
   chain pre { type filter hook prerouting priority filter + 50; policy accept;
     tcp flags & (fin|syn|rst|ack) != syn socket transparent 1 meta mark set meta mark | 0x02000000 accept
     meta l4proto { icmp, icmpv6 } socket transparent 1 meta mark set meta mark | 0x02000000 accept
+    iifname "lo" meta mark & 0x90000000 == 0x90000000 tcp flags & (fin|syn|rst|ack) == syn jump take_lo
     iifname "lo" ct direction original meta mark & 0x10000000 == 0x10000000 jump take_lo
     iifname "cl0" tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump take
   }
   chain take {
+    )" + held + R"(
     meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:50080 meta mark set meta mark | 0x02000000 accept
     meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:50080 meta mark set meta mark | 0x02000000 accept
   }
   chain take_lo {
+    )" + (hold ? "meta mark & 0x80000000 == 0 " + held : "") + R"(
     meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:50080 accept
     meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:50080 accept
     meta l4proto tcp reject with tcp reset
     drop
   }
   chain out { type route hook output priority mangle; policy accept;
+    meta mark & 0x90000000 == 0x90000000 ct mark set ct mark | 0x10000000 return
     )" + std::string(exempt ? "meta mark & 0x80000000 == 0x80000000 return\n" : "") +
          R"(
     ct direction original ct mark & 0x10000000 == 0x10000000 meta mark set meta mark | 0x10000000 return
@@ -143,10 +149,10 @@ class Folder {
   std::string path_;
 };
 
-inline void applyRules(bool exempt = true) {
+inline void applyRules(bool exempt = true, bool hold = false) {
   const Folder folder;
   const std::string file = folder.path() + "/rules";
-  std::ofstream(file) << rules(exempt);
+  std::ofstream(file) << rules(exempt, hold);
   run({"nft", "-f", file});
   for (const std::string family : {"-4", "-6"}) {
     ip(family + " rule add pref 0 fwmark 0x10000000/0x10000000 lookup 7701 protocol 77");
@@ -158,18 +164,18 @@ inline void applyRules(bool exempt = true) {
 
 // One machine with servers of its own on 203.0.113.2 and 2001:db8:2::2, whose programs' connections are intercepted. The calling
 // process is in it from here on.
-inline void becomeMachine(bool exempt = true) {
+inline void becomeMachine(bool exempt = true, bool hold = false) {
   needRoot();
   CHECK_EQ(unshare(CLONE_NEWNET), 0);
   ip("link set lo up");
   ip("addr add 203.0.113.2/32 dev lo");
   ip("-6 addr add 2001:db8:2::2/128 dev lo nodad");
-  applyRules(exempt);
+  applyRules(exempt, hold);
 }
 
 // client (198.51.100.2, 2001:db8:1::2) - gateway (this process; cl0, sv0) - server (203.0.113.2, 2001:db8:2::2).
 struct Gateway {
-  Gateway() {
+  explicit Gateway(bool hold = false) {
     needRoot();
     CHECK_EQ(unshare(CLONE_NEWNET), 0);
     ip("link set lo up");
@@ -178,7 +184,7 @@ struct Gateway {
     join(*client, "cl0", "198.51.100", "2001:db8:1::");
     join(*server, "sv0", "203.0.113", "2001:db8:2::");
     for (const std::string file : {"ipv4/ip_forward", "ipv6/conf/all/forwarding"}) std::ofstream("/proc/sys/net/" + file) << "1";
-    applyRules();
+    applyRules(true, hold);
   }
   static void join(const Namespace& other, const std::string& name, const std::string& v4, const std::string& v6) {
     ip("link add " + name + " type veth peer name p0 netns " + other.path());
@@ -309,7 +315,7 @@ inline std::string noise(std::size_t size, std::uint64_t seed) {
 struct RelaySettings {
   uid_t uid = kPerson;
   unsigned port = 50080, portTries = 0, threads = 1, maxFlows = 8192;
-  bool ipv6 = true, attribute = false, payload = true;
+  bool ipv6 = true, attribute = false, payload = true, hold = false;
   rlim_t descriptors = 0;  // hard limit; 0: this process's
   std::string folder;      // instead of one of its own
 };
@@ -339,6 +345,7 @@ class Relay {
          ",\"ipv6\":" + flag(settings.ipv6) + ",\"threads\":" + std::to_string(settings.threads) + ",\"uplinkMark\":" + std::to_string(kMark) +
          ",\"capture\":{\"folder\":" + sluice::quoteJson(settings.folder.empty() ? folder_.path() : settings.folder) + ",\"payload\":" +
          flag(settings.payload) + ",\"maxBytesPerFlow\":null,\"maxBytes\":null},\"attribute\":" + flag(settings.attribute) +
+         (settings.hold ? ",\"hold\":{\"group\":7701,\"releasedMark\":2415919104}" : "") +
          ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\"}");
     if (expectReady) {
       first_ = read();

@@ -1,0 +1,21 @@
+// A packet from the log of held SYNs: whatever comes, nothing is read beyond it, and what is made of it is a SYN again.
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+
+#include "net/syn.h"
+#include "net/syn_log.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto bytes = std::as_bytes(std::span(data, size));
+  if (const auto logged = sluice::loggedPacket(bytes); logged && logged->size() > size) std::abort();
+  const auto syn = sluice::parseSyn(bytes);
+  if (!syn) return 0;
+  if (syn->packet.size() > size || syn->packet.size() > 120) std::abort();
+  const auto again = sluice::parseSyn(syn->packet);
+  if (!again || again->packet != syn->packet || again->sequence != syn->sequence || !(again->client == syn->client) || !(again->server == syn->server)) std::abort();
+  // The answer to it is no SYN.
+  if (sluice::parseSyn(sluice::buildReset(*syn))) std::abort();
+  if (sluice::buildUnreachable(*syn, 1).size() != syn->packet.size() + 8) std::abort();
+  return 0;
+}

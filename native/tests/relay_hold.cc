@@ -1,0 +1,221 @@
+// A SYN that waits for its server: what a client sees of a destination is what it would have seen without the relay.
+
+#include "relay_lab.h"
+
+using namespace lab;
+
+namespace {
+
+struct Addresses {
+  const char* client;
+  const char* server;
+  const char* beyond;  // behind the server's machine, which knows no way there and says so
+};
+constexpr Addresses kFour{"198.51.100.2", "203.0.113.2", "203.0.113.200"};
+constexpr Addresses kSix{"2001:db8:1::2", "2001:db8:2::2", "2001:db8:3::1"};
+
+RelaySettings holding() {
+  RelaySettings settings;
+  settings.hold = true;
+  settings.threads = 2;
+  return settings;
+}
+
+// errno of connect(2), 0 when it went well.
+int tryConnect(const Endpoint& server) {
+  const Descriptor fd = socketFor(server);
+  return connect(fd.get(), server.raw(), server.size()) == 0 ? 0 : errno;
+}
+int tryFrom(const Namespace& where, const Endpoint& server) {
+  int error = 0;
+  where.inside([&] { error = tryConnect(server); });
+  return error;
+}
+
+void talk(const Descriptor& listener, const Descriptor& client) {
+  const Descriptor accepted = acceptFrom(listener);
+  const std::string up = noise(1U << 20U, 1), down = noise(1U << 20U, 2);
+  std::thread serving([&] {
+    CHECK(readExactly(accepted, up.size()) == up);
+    writeAll(accepted, down);
+    CHECK_EQ(shutdown(accepted.get(), SHUT_WR), 0);
+    CHECK_EQ(readToEnd(accepted), "");
+  });
+  writeAll(client, up);
+  CHECK(readExactly(client, down.size()) == down);
+  CHECK_EQ(shutdown(client.get(), SHUT_WR), 0);
+  CHECK_EQ(readToEnd(client), "");
+  serving.join();
+}
+
+void forwarded(const Gateway& gateway, const Addresses& addresses) {
+  Relay relay(holding());
+  CHECK(*relay.ready().member("holds")->boolean());
+  Descriptor listener, client;
+  gateway.server->inside([&] { listener = listenAt(at(addresses.server, 8080)); });
+  gateway.client->inside([&] { client = connectTo(at(addresses.server, 8080)); });
+  talk(listener, client);
+  relay.awaitActive(0);
+  const auto record = relay.finish();
+  checkClosed(record, "finished", "server");
+  CHECK_EQ(facts(record, "open").size(), 1U);
+  CHECK_EQ(Relay::text(facts(record, "open")[0], "scope"), "forwarded");
+  CHECK_EQ(Relay::text(*facts(record, "connected")[0].member("upstream"), "address"), addresses.client);
+  CHECK_EQ(payload(record, true), noise(1U << 20U, 1));
+}
+
+void notThere(const Gateway& gateway, const Endpoint& server, const std::string& reason, const std::string& by) {
+  Relay relay(holding());
+  Endpoint direct = server;
+  direct.setPort(7080);  // no rule takes it
+  const int wanted = tryFrom(*gateway.client, direct);
+  CHECK(wanted != 0);
+  CHECK_EQ(tryFrom(*gateway.client, server), wanted);
+  relay.awaitActive(0);
+  const auto record = relay.finish();
+  checkClosed(record, reason, by);
+  CHECK_EQ(facts(record, "connected").size(), 0U);
+}
+
+// Many at once, some to a closed port: nobody's answer goes to another.
+void crowd(const Gateway& gateway) {
+  Relay relay(holding());
+  Descriptor listener;
+  gateway.server->inside([&] { listener = listenAt(at("203.0.113.2", 8081)); });
+  gateway.client->inside([&] {
+    std::vector<Descriptor> open;
+    for (int i = 0; i < 200; ++i) {
+      const bool there = i % 3 != 0;
+      Descriptor fd = socketFor(at("203.0.113.2", 0));
+      const Endpoint server = at("203.0.113.2", there ? 8081 : 8082);
+      CHECK_EQ(connect(fd.get(), server.raw(), server.size()) == 0 ? 0 : errno, there ? 0 : ECONNREFUSED);
+      if (there) open.push_back(std::move(fd));
+    }
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      const Descriptor accepted = acceptFrom(listener);
+      writeAll(accepted, "hello");
+    }
+  });
+  relay.awaitActive(0);
+  const auto record = relay.finish();
+  CHECK_EQ(facts(record, "open").size(), 200U);
+  CHECK_EQ(facts(record, "close").size(), 200U);
+  CHECK_EQ(facts(record, "connected").size(), 133U);
+}
+
+// A client that goes away while its server is silent leaves nothing behind; closing the gate answers the one that waits.
+void silent(const Gateway& gateway) {
+  Relay relay(holding());
+  Descriptor client;
+  gateway.client->inside([&] {
+    client.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const Endpoint nobody = at("203.0.113.98", 8080);
+    CHECK_EQ(connect(client.get(), nobody.raw(), nobody.size()), -1);
+    CHECK_EQ(errno, EINPROGRESS);
+  });
+  relay.awaitActive(1);
+  relay.send(R"({"type":"reset"})");
+  pollfd waiting{client.get(), POLLOUT, 0};
+  CHECK_EQ(poll(&waiting, 1, kPatience * 1000), 1);
+  int error = 0;
+  socklen_t length = sizeof error;
+  CHECK_EQ(getsockopt(client.get(), SOL_SOCKET, SO_ERROR, &error, &length), 0);
+  CHECK_EQ(error, ECONNREFUSED);
+  relay.awaitActive(0);
+  checkClosed(relay.finish(), "gate-closed", "gate");
+}
+
+// The server sees the client's TOS, one hop less, and its segment size.
+void imitated(const Gateway& gateway) {
+  Relay relay(holding());
+  Descriptor listener, client;
+  gateway.server->inside([&] {
+    listener = listenAt(at("203.0.113.2", 8080));
+    const int save = 1;
+    CHECK_EQ(setsockopt(listener.get(), IPPROTO_TCP, TCP_SAVE_SYN, &save, sizeof save), 0);
+  });
+  gateway.client->inside([&] {
+    client = socketFor(at("203.0.113.2", 0));
+    const int tos = 0x48, ttl = 33, mss = 700;
+    CHECK_EQ(setsockopt(client.get(), SOL_IP, IP_TOS, &tos, sizeof tos), 0);
+    CHECK_EQ(setsockopt(client.get(), SOL_IP, IP_TTL, &ttl, sizeof ttl), 0);
+    CHECK_EQ(setsockopt(client.get(), IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof mss), 0);
+    const Endpoint server = at("203.0.113.2", 8080);
+    CHECK_EQ(connect(client.get(), server.raw(), server.size()), 0);
+  });
+  const Descriptor accepted = acceptFrom(listener);
+  std::uint8_t syn[120];
+  socklen_t length = sizeof syn;
+  CHECK_EQ(getsockopt(accepted.get(), IPPROTO_TCP, TCP_SAVED_SYN, syn, &length), 0);
+  CHECK_EQ(int{syn[1]}, 0x48);
+  CHECK_EQ(int{syn[8]}, 32);
+  CHECK_EQ(int{syn[40]}, 2);  // the first option: maximum segment size
+  CHECK_EQ(syn[42] << 8U | syn[43], 700);
+  relay.finish();
+}
+
+void viaGateway() {
+  const Gateway gateway(true);
+  ip("route add 203.0.113.128/25 via 203.0.113.2");
+  ip("-6 route add 2001:db8:3::/64 via 2001:db8:2::2");
+  gateway.server->inside([] {
+    for (const std::string file : {"ipv4/ip_forward", "ipv6/conf/all/forwarding"}) std::ofstream("/proc/sys/net/" + file) << "1";
+    ip("route add unreachable 203.0.113.128/25");
+    ip("-6 route add unreachable 2001:db8:3::/64");
+  });
+  for (const Addresses& addresses : {kFour, kSix}) {
+    forwarded(gateway, addresses);
+    notThere(gateway, at(addresses.server, 8099), "refused", "server");
+    notThere(gateway, at(addresses.beyond, 8080), "unreachable", "none");
+  }
+  imitated(gateway);
+  crowd(gateway);
+  silent(gateway);
+}
+
+void ofThisMachine() {
+  std::thread([] {
+    becomeMachine(true, true);
+    for (const std::string address : {"203.0.113.2", "2001:db8:2::2", "127.0.0.1", "::1"}) {
+      RelaySettings settings = holding();
+      settings.attribute = true;
+      Relay relay(settings);
+      const Descriptor listener = listenAt(at(address, 8080));
+      {
+        const Descriptor client = connectTo(at(address, 8080));
+        talk(listener, client);
+      }
+      CHECK_EQ(tryConnect(at(address, 8099)), ECONNREFUSED);
+      relay.awaitActive(0);
+      const auto record = relay.finish();
+      CHECK_EQ(facts(record, "close").size(), 2U);
+      // The program was in connect(2) when it was looked for: known for both, the refused one too.
+      const auto named = facts(record, "process");
+      CHECK_EQ(named.size(), 2U);
+      for (const Json& fact : named) CHECK_EQ(Relay::number(fact, "pid"), getpid());
+      for (const Json& fact : facts(record, "open")) CHECK_EQ(Relay::text(fact, "scope"), "local");
+    }
+  }).join();
+}
+
+// Another holds the log's group: the relay says so and works as without.
+void groupTaken() {
+  std::thread([] {
+    becomeMachine();
+    const Relay first(holding());
+    CHECK(*first.ready().member("holds")->boolean());
+    RelaySettings settings = holding();
+    settings.port = 50090;
+    const Relay second(settings);
+    CHECK(!*second.ready().member("holds")->boolean());
+  }).join();
+}
+
+}  // namespace
+
+int main() {
+  viaGateway();
+  ofThisMachine();
+  groupTaken();
+  return passed();
+}
