@@ -5,6 +5,8 @@ import type { HelperEvent } from '#core/contract/helperProtocol.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import type { HelperConnection } from '#elevate/helperConnection.ts'
 
+import { ActionRecord } from './actionRecord.ts'
+
 export interface GateOptions {
   readonly startHelper: (options: { readonly signal: AbortSignal }) => Promise<HelperConnection>
   /** The digest of the rules for a plan on this machine, as shown to the person; the helper compares. */
@@ -41,6 +43,7 @@ export class Gate {
   #closed: Promise<void> = Promise.resolve()
   #resolveClosed: () => void = () => undefined
   #disposed = false
+  #actions: ActionRecord | undefined
 
   constructor(options: GateOptions) {
     this.#options = options
@@ -71,6 +74,7 @@ export class Gate {
       helper = await this.#options.startHelper({ signal: opening.signal })
       throwIfGivenUp(opening.signal)
       this.#attach(helper)
+      this.#actions = new ActionRecord(choice.folder)
       const { folder, payload, maxBytesPerFlow, maxBytes, threads } = choice
       // `close` while this is pending is sent after it on the same channel, so the helper gives up and this rejects.
       const result = await helper.request('open', { plan, digest, capture: { folder, payload, maxBytesPerFlow, maxBytes }, threads })
@@ -83,6 +87,7 @@ export class Gate {
       this.#opening = undefined
       // Ends a helper that is half way, and one whose "open" arrived after the giving up: its end takes everything back.
       if (helper !== undefined) await within(patience, helper.end())
+      await this.#endActions()
       this.#finish(toFailureReport(failure))
       throw failure
     }
@@ -150,18 +155,26 @@ export class Gate {
         return this.#set({ ...state, recording: event.state })
       case 'warning':
         return this.#set({ ...state, warnings: [...state.warnings.filter((text) => text !== event.message), event.message].slice(-warningLimit) })
+      case 'action':
+        return this.#actions?.write(event.text)
       case 'closed': {
         if (state.phase === 'opening') return
         // The helper's work is done; it ends before we say so, that the next opening finds the lock free.
         this.#helper = undefined
         const { failure } = event
-        void within(patience, helper.end()).then(() => this.#finish(failure === undefined ? undefined : reportOf(failure)))
+        void within(patience, helper.end()).then(() => this.#endActions()).then(() => this.#finish(failure === undefined ? undefined : reportOf(failure)))
       }
     }
   }
 
+  async #endActions(): Promise<void> {
+    await this.#actions?.end()
+    this.#actions = undefined
+  }
+
   #finish(failure: FailureReport | undefined): void {
     this.#helper = undefined
+    void this.#endActions()
     const { active: _active, step: _step, openedAt: _openedAt, failure: _failure, ...kept } = this.#state
     this.#set({ ...kept, phase: 'closed', active: 0, ...(failure === undefined ? {} : { failure }) })
     this.#resolveClosed()

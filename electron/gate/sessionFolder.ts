@@ -52,13 +52,13 @@ async function makeFolder(path: string, text: string): Promise<string | undefine
   }
 }
 
-interface Owner {
+export interface Owner {
   readonly uid: number
   readonly gid: number
 }
 
 /** Who called sudo, when we are root by it; undefined: our files are our own. */
-function sudoPerson(): Owner | undefined {
+export function sudoPerson(): Owner | undefined {
   const [uid, gid] = [process.env['SUDO_UID'], process.env['SUDO_GID']]
   if (process.geteuid?.() !== 0 || uid === undefined || gid === undefined || !/^\d{1,10}$/.test(uid) || !/^\d{1,10}$/.test(gid) || uid === '0') return undefined
   return { uid: Number(uid), gid: Number(gid) }

@@ -1,6 +1,6 @@
 import { Failure } from '#core/contract/failure.ts'
 
-import { requireTool, runTool } from './runTool.ts'
+import { askTool, requireTool } from './runTool.ts'
 
 /** Who the helper works for: the relay runs as this user, in these groups. */
 export interface Person {
@@ -21,14 +21,14 @@ export function personUid(environment: Readonly<Record<string, string | undefine
 
 /** Looks the user up by the machine's own means (getent follows nsswitch: LDAP, systemd-homed, …). A number without an entry has no further groups. */
 export async function findPerson(uid: number): Promise<Person> {
-  const entry = await runTool(requireTool('getent'), ['passwd', String(uid)])
+  const entry = await askTool(requireTool('getent'), ['passwd', String(uid)])
   const fields = entry.stdout.split('\n')[0]?.split(':') ?? []
   const [user, gid] = [fields[0], Number(fields[3])]
   if (entry.exitCode !== 0 || user === undefined || user === '' || Number(fields[2]) !== uid || !Number.isInteger(gid)) {
     if (uid === process.getuid?.()) return { uid, gid: process.getgid?.() ?? 0, groups: process.getgroups?.() ?? [], user: String(uid) }
     throw new Failure('no-privilege', `there is no user with the number ${String(uid)}`, entry.stderr)
   }
-  const listed = await runTool(requireTool('id'), ['-G', '--', user])
+  const listed = await askTool(requireTool('id'), ['-G', '--', user])
   const groups = listed.stdout.trim().split(/\s+/).map(Number)
   if (listed.exitCode !== 0 || !groups.every((group) => Number.isInteger(group) && group >= 0)) {
     throw new Failure('no-privilege', `the groups of ${user} cannot be told`, listed.stderr)

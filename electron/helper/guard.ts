@@ -2,6 +2,7 @@ import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 
 import * as v from 'valibot'
 
+import { logAction, logFor } from './actionLog.ts'
 import { isAlive, killExactly } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import { readLines } from './readLines.ts'
@@ -41,6 +42,7 @@ export function runGuard(): void {
     if (acting) return
     acting = true
     clearInterval(timer)
+    logAction({ result: 'note', text: 'the guard takes everything back: the helper died or froze' })
     // The nft holder first: its table goes with it, and no new flow is led to a relay that is about to go.
     for (const process of toEnd) killExactly(process)
     for (let tries = 0; tries < 50 && toEnd.some(isAlive); tries++) await new Promise((resolve) => setTimeout(resolve, 20))
@@ -73,6 +75,7 @@ export function runGuard(): void {
       const { output } = told
       if (output.tell === 'watch') {
         journal = parseJournal(output.journal)
+        logFor(journal.person)
         namespace = output.namespace
         process.stdout.write('watching\n')
       } else if (output.tell === 'end') toEnd.push(output.process)

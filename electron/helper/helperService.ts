@@ -25,7 +25,7 @@ export interface ServiceOptions {
   readonly cleanup: () => Promise<CleanupResult>
 }
 
-/** So much unread output, and events that only count are left out. A person's frozen app must not grow root's memory. */
+/** So much unread output, and events that only count or record are left out. A person's frozen app must not grow root's memory. */
 const unreadLimit = 1 << 20
 
 /**
@@ -53,7 +53,7 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
     if (!output.destroyed && output.writable) output.write(`${JSON.stringify(message)}\n`)
   }
   const emit = (event: HelperEvent): void => {
-    if (event.event === 'flows' && output.writableLength > unreadLimit) return
+    if ((event.event === 'flows' || event.event === 'action') && output.writableLength > unreadLimit) return
     send(event)
   }
   const garbage = (): void => {

@@ -2,6 +2,7 @@ import { fileURLToPath } from 'node:url'
 
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 
+import { logFor } from './actionLog.ts'
 import { cleanUp } from './cleanUp.ts'
 import { findPerson, personUid } from './findPerson.ts'
 import { runGuard } from './guard.ts'
@@ -19,6 +20,7 @@ async function runHelper(): Promise<number> {
   for (const signal of ['SIGINT', 'SIGUSR1', 'SIGPIPE'] as const) process.on(signal, () => undefined)
   if (process.geteuid?.() !== 0) throw new Failure('no-privilege', 'the helper must run as root')
   const person = await findPerson(uid)
+  logFor(person)
   const program = fileURLToPath(import.meta.url)
   const service = serveHelper({
     input: process.stdin,

@@ -1,6 +1,7 @@
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import { describePlan } from '#core/plan/describePlan.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
@@ -10,6 +11,7 @@ import { udpBefore } from '#probe/udpBefore.ts'
 import { findPlaces } from '#probe/places.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 
+import { logAction, onAction } from './actionLog.ts'
 import { acquireLock } from './acquireLock.ts'
 import type { Person } from './findPerson.ts'
 import { GuardLink } from './guardLink.ts'
@@ -17,6 +19,8 @@ import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import { RelayLink } from './relayLink.ts'
 import type { RelayNews } from './relayLink.ts'
+import { RuleWatch } from './ruleWatch.ts'
+import type { RuleWatchOptions } from './ruleWatch.ts'
 import { makeRuleKeeper } from './ruleKeeper.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
 import { networkNamespace, readJournal, removeJournal, writeJournal } from './runFolder.ts'
@@ -58,6 +62,7 @@ export class OpenGate {
   #phase: 'opening' | 'open' | 'draining' | 'closing' | 'closed' = 'opening'
   #relay: RelayLink | undefined
   #keeper: RuleKeeper | undefined
+  #watch: RuleWatch | undefined
   #guard: GuardLink | undefined
   #toEnd: ProcessIdentity[] = []
   #opening: Promise<unknown> = Promise.resolve()
@@ -69,9 +74,11 @@ export class OpenGate {
   #idle = 0
   #recording: string | undefined
   #renewing = false
+  readonly #unlog: () => void
 
   constructor(context: GateContext) {
     this.#context = context
+    this.#unlog = onAction((text) => context.emit({ event: 'action', text }))
   }
 
   get closed(): boolean {
@@ -98,6 +105,7 @@ export class OpenGate {
       throw new Failure('cannot-write', 'the session folder must be given as an absolute path')
     }
     const plan = parsePlan(request.plan)
+    logAction({ result: 'note', text: `opening the gate: ${describePlan(plan).join(' ')}` })
 
     this.#step('looking at this machine')
     const namespace = networkNamespace()
@@ -120,7 +128,7 @@ export class OpenGate {
     this.#step('starting the guard')
     const mangle = { ipv4: await readMangle('ipv4'), ipv6: await readMangle('ipv6') }
     signal.throwIfAborted()
-    const journal: Journal = { version: 1, helper: self, backend, table: plan.table, mangle }
+    const journal: Journal = { version: 1, helper: self, person: { uid: person.uid, user: person.user }, backend, table: plan.table, mangle }
     this.#undo.push({ what: 'the journal', run: () => void removeJournal(namespace) })
     writeJournal(namespace, journal)
     const guard = async (): Promise<GuardLink> => {
@@ -136,6 +144,7 @@ export class OpenGate {
     this.#relay = relay
     this.#undo.push({ what: 'the relay', run: () => relay.quit() })
     this.#endWith(relay.identity)
+    logAction({ result: 'note', text: `started the relay, process ${String(relay.identity.pid)}` })
     const ready = await relay.start(
       {
         uid: person.uid,
@@ -181,9 +190,25 @@ export class OpenGate {
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))
     await this.#orGivenUp(keeper.load(signal))
     signal.throwIfAborted()
+    this.#watchRules(backend, applied, keeper)
     this.#phase = 'open'
+    logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
     this.#watchEvery(pingEvery)
     return { backend, relayPort: ready.port, relayPid: ready.pid, ipv6: ready.ipv6, took: Math.round(performance.now() - begun) }
+  }
+
+  /** From now on somebody else's changes are noticed and undone. */
+  #watchRules(backend: RuleWatchOptions['backend'], routed: RuleWatchOptions['routed'], keeper: RuleKeeper): void {
+    const watch = new RuleWatch({
+      backend,
+      routed,
+      keeper,
+      onProcess: (process) => this.#endWith(process),
+      onRestored: (message) => this.#context.emit({ event: 'warning', code: 'rules-restored', message }),
+      onGivenUp: (failure) => this.#collapse(failure),
+    })
+    this.#watch = watch
+    watch.start()
   }
 
   /** Fails with `not-open` unless open (draining again is no failure). */
@@ -289,7 +314,11 @@ export class OpenGate {
     this.#renewing = true
     this.#keeper
       ?.renew()
-      .catch((error: unknown) => this.#phase === 'open' && this.#collapse(error))
+      .catch(async (error: unknown) => {
+        // Perhaps somebody took the table away: then the watch has put it back, or has given up by itself.
+        const taken = this.#keeper?.holder === undefined && (await this.#watch?.look()) === true
+        if (!taken && this.#phase === 'open') this.#collapse(error)
+      })
       .finally(() => (this.#renewing = false))
   }
 
@@ -307,6 +336,7 @@ export class OpenGate {
       clearInterval(this.#timer)
       this.#phase = 'closing'
       this.#step('closing')
+      if (failure !== undefined) logAction({ result: 'note', text: `closing the gate: ${failure.message}` })
       const troubles = await this.#takeBack()
       const told = failure ?? troubles[0]
       this.#context.emit({ event: 'closed', ...(told === undefined ? {} : { failure: told }) })
@@ -317,6 +347,7 @@ export class OpenGate {
   /** Relayed flows are reset first: with the rules gone their packets would wander to the real servers. Every undo is tried, in reverse order. */
   async #takeBack(): Promise<FailureReport[]> {
     const troubles: FailureReport[] = []
+    await this.#watch?.stop()
     await this.#resetFlows()
     for (const undo of this.#undo.splice(0).reverse()) {
       try {
@@ -326,6 +357,8 @@ export class OpenGate {
       }
     }
     this.#phase = 'closed'
+    logAction({ result: troubles.length === 0 ? 'note' : 'failed', text: 'the gate is closed and everything taken back', ...(troubles.length === 0 ? {} : { said: troubles.map(({ message, detail }) => `${message}: ${detail ?? ''}`).join('\n') }) })
+    this.#unlog()
     return troubles
   }
 

@@ -3,16 +3,18 @@ import { setTimeout } from 'node:timers/promises'
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import { iptablesTable, nftFamily, nftTable } from '#core/rules/names.ts'
+import { describeLoss, ownLines, repairIptables } from '#core/rules/repairIptables.ts'
 import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
 import type { IptablesTexts } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { oldPortsFor } from '#core/rules/ruleSet.ts'
 import type { Family, OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
 
+import { logAction } from './actionLog.ts'
 import { startNftHolder } from './nftHolder.ts'
 import type { NftHolder } from './nftHolder.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
-import { requireTool, runTool } from './runTool.ts'
+import { askTool, requireTool, runTool } from './runTool.ts'
 import { restoreMangle } from './takeBack.ts'
 import type { Mangle } from './takeBack.ts'
 
@@ -28,6 +30,10 @@ export interface RuleKeeper {
   drain(): Promise<void>
   /** Everything of ours gone. */
   remove(): Promise<void>
+  /** What of ours is gone or not as it was left, one line each for a person; empty: all is well. Never sees a change of our own half done. */
+  inspect(): Promise<readonly string[]>
+  /** All as it should be now, in one transaction a family; relayed flows do not notice. */
+  repair(): Promise<void>
   /** The rules went without being asked to. */
   onLoss(listener: () => void): void
 }
@@ -56,31 +62,94 @@ export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options
   return makeNftKeeper(nft, ruleSet, options, options.owner ? await startNftHolder(nft) : undefined)
 }
 
+/** One after another, so that an inspection never sees half of a change. */
+function makeQueue(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  return (work) => {
+    const result = last.then(work)
+    last = result.catch(() => undefined)
+    return result
+  }
+}
+
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
 function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
   const texts = renderNft(ruleSet, { relayPort, owner, leaseSeconds })
-  const run = async (text: string, signal?: AbortSignal, within?: number): Promise<void> => {
-    if (holder !== undefined) return holder.run(text, within)
-    const result = await runTool(nft, ['-f', '-'], { input: text, ...(signal === undefined ? {} : { signal }) })
+  const queue = makeQueue()
+  let state: 'none' | 'taking' | 'drained' = 'none'
+  let { arm } = texts
+  let reference = ''
+  const run = async (text: string, { signal, within, everySecond = false }: { signal?: AbortSignal; within?: number; everySecond?: boolean } = {}): Promise<void> => {
+    if (holder !== undefined) {
+      const work = holder.run(text, within)
+      if (everySecond) return work
+      // One command a line, as a person reads it.
+      const input = text.replace(/; (?=(?:add|flush|delete) )/g, '\n')
+      await work.then(
+        () => logAction({ result: 'ok', text: `${nft} -i`, input }),
+        (error: unknown) => {
+          logAction({ result: 'failed', text: `${nft} -i`, input, said: error instanceof Failure ? `${error.message}: ${error.detail ?? ''}` : String(error) })
+          throw error
+        },
+      )
+      return
+    }
+    const result = await (everySecond ? askTool : runTool)(nft, ['-f', '-'], { input: text, ...(signal === undefined ? {} : { signal }) })
     if (result.exitCode !== 0) throw new Failure('rules-failed', 'nft refused the rules', result.stderr.slice(0, 4000))
+  }
+  /** Without what comes and goes by itself: the lease, and old ports. */
+  const list = async (): Promise<string> => {
+    const listed = await askTool(nft, ['--stateless', 'list', 'table', nftFamily, nftTable])
+    return listed.exitCode === 0 ? listed.stdout.replace(/\tset (?:lease|old_udp_ports) \{[\s\S]*?\n\t\}\n/g, '') : ''
+  }
+  const remember = async (now: typeof state): Promise<void> => {
+    state = now
+    // A table with an owner can be changed through the owner alone: the kernel sees to it.
+    if (holder === undefined) reference = await list()
   }
   return {
     holder: holder?.identity,
-    load: async (signal) => {
-      await run(texts.load, signal)
-      await settled(settle, signal)
-      await run(renderNft(ruleSet, { relayPort, owner, leaseSeconds, oldUdp: await listOldUdp() }).arm, signal)
+    load: (signal) =>
+      queue(async () => {
+        await run(texts.load, { signal })
+        await settled(settle, signal)
+        arm = renderNft(ruleSet, { relayPort, owner, leaseSeconds, oldUdp: await listOldUdp() }).arm
+        await run(arm, { signal })
+        await remember('taking')
+      }),
+    // Not through the queue: a renewal that fails because the table is gone must not wait for its repair; nft itself takes one at a time.
+    renew: () => run(texts.renew, { within: smallWithin, everySecond: true }),
+    drain: () =>
+      queue(async () => {
+        await run(texts.drain, { within: smallWithin })
+        await remember('drained')
+      }),
+    remove: () =>
+      queue(async () => {
+        state = 'none'
+        // Through its owner first: nft answers when the kernel has done it. Then the owner goes, which is enough by itself.
+        if (holder === undefined) await run(texts.remove)
+        else {
+          await run(`delete table ${nftFamily} ${nftTable}`, { within: smallWithin }).catch(() => undefined)
+          await holder.end()
+        }
+      }),
+    inspect: async () => {
+      if (holder !== undefined) return []
+      return queue(async () => {
+        if (state === 'none') return []
+        const found = await list()
+        if (found === reference) return []
+        return [found === '' ? `the nft table ${nftFamily} ${nftTable}` : `something in the nft table ${nftFamily} ${nftTable}`]
+      })
     },
-    renew: () => run(texts.renew, undefined, smallWithin),
-    drain: () => run(texts.drain, undefined, smallWithin),
-    remove: async () => {
-      // Through its owner first: nft answers when the kernel has done it. Then the owner goes, which is enough by itself.
-      if (holder === undefined) await run(texts.remove)
-      else {
-        await holder.run(`delete table ${nftFamily} ${nftTable}`, smallWithin).catch(() => undefined)
-        await holder.end()
-      }
-    },
+    repair: () =>
+      queue(async () => {
+        if (holder !== undefined || state === 'none') return
+        const again = [texts.remove, texts.load, state === 'taking' ? arm : texts.drain]
+        await run(`${again.map((text) => text.trim()).join('; ')}\n`)
+        reference = await list()
+      }),
     onLoss: (listener) => holder?.onDeath(listener),
   }
 }
@@ -115,48 +184,83 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   const loaded = new Set<Family>()
   let texts = (family: Family): IptablesTexts => renderIptables(ruleSet, { relayPort, family })
   let forgetAt = Infinity
-  let forgetting: Promise<void> = Promise.resolve()
-  const forget = (): Promise<void> => each(async (tool) => {
-    const text = texts(tool.family).forget
-    if (text !== '') await restore(tool, text)
-  })
+  const queue = makeQueue()
+  const reference = new Map<Family, string[]>()
+  let drained = false
+  const save = async (tool: RestoreTool): Promise<string> => {
+    const saved = await askTool(tool.save, ['-t', iptablesTable])
+    if (saved.exitCode !== 0) throw new Failure('rules-failed', `${tool.save} failed`, saved.stderr.slice(0, 4000))
+    return saved.stdout
+  }
+  const remember = async (tool: RestoreTool): Promise<void> => void reference.set(tool.family, ownLines(await save(tool)))
+  const lossOf = async (tool: RestoreTool): Promise<string[]> => {
+    const expected = reference.get(tool.family)
+    if (!loaded.has(tool.family) || expected === undefined) return []
+    const found = ownLines(await save(tool))
+    return found.join('\n') === expected.join('\n') ? [] : [describeLoss(expected, found, tool.family === 'ipv4' ? 'IPv4' : 'IPv6')]
+  }
   return {
     holder: undefined,
-    load: async (signal) => {
-      for (const tool of tools) {
-        signal.throwIfAborted()
-        loaded.add(tool.family)
-        await restore(tool, ruleSet.sets.udp.length === 0 ? texts(tool.family).load : texts(tool.family).loadIdle, signal)
-      }
-      if (ruleSet.sets.udp.length === 0) return
-      await settled(settle, signal)
-      const oldUdp = await listOldUdp()
-      texts = (family) => renderIptables(ruleSet, { relayPort, family, oldUdp })
-      for (const tool of tools) {
-        signal.throwIfAborted()
-        await restore(tool, texts(tool.family).arm, signal)
-      }
-      forgetAt = performance.now() + oldPortsFor * 1000
-    },
-    renew: () => {
-      if (performance.now() < forgetAt) return Promise.resolve()
+    load: (signal) =>
+      queue(async () => {
+        for (const tool of tools) {
+          signal.throwIfAborted()
+          loaded.add(tool.family)
+          await restore(tool, ruleSet.sets.udp.length === 0 ? texts(tool.family).load : texts(tool.family).loadIdle, signal)
+        }
+        if (ruleSet.sets.udp.length > 0) {
+          await settled(settle, signal)
+          const oldUdp = await listOldUdp()
+          texts = (family) => renderIptables(ruleSet, { relayPort, family, oldUdp })
+          for (const tool of tools) {
+            signal.throwIfAborted()
+            await restore(tool, texts(tool.family).arm, signal)
+          }
+          forgetAt = performance.now() + oldPortsFor * 1000
+        }
+        for (const tool of tools) await remember(tool)
+      }),
+    renew: async () => {
+      if (performance.now() < forgetAt) return
       forgetAt = Infinity
-      return (forgetting = forget())
+      await queue(() =>
+        each(async (tool) => {
+          const text = texts(tool.family).forget
+          // Somebody may have asked for the end meanwhile; the chains it declares would come back.
+          if (text === '' || drained || !loaded.has(tool.family)) return
+          await restore(tool, text)
+          await remember(tool)
+        }),
+      )
     },
-    drain: () => each((tool) => restore(tool, texts(tool.family).drain)),
-    remove: async () => {
+    drain: () =>
+      queue(async () => {
+        drained = true
+        await each((tool) => restore(tool, texts(tool.family).drain))
+        await each(remember)
+      }),
+    remove: () => {
       forgetAt = Infinity
-      // A forgetting under way would bring back the chains it declares.
-      await forgetting.catch(() => undefined)
-      await each(async (tool) => {
-        if (!loaded.has(tool.family)) return
-        const saved = await runTool(tool.save, ['-t', iptablesTable])
-        const text = sweepIptables(saved.stdout)
-        if (text !== '') await restore(tool, text)
-        if (kind === 'nft') await restoreMangle(tool.family, mangle[tool.family])
-        loaded.delete(tool.family)
-      })
+      return queue(() =>
+        each(async (tool) => {
+          if (!loaded.has(tool.family)) return
+          const text = sweepIptables(await save(tool))
+          if (text !== '') await restore(tool, text)
+          if (kind === 'nft') await restoreMangle(tool.family, mangle[tool.family])
+          loaded.delete(tool.family)
+        }),
+      )
     },
+    inspect: () => queue(async () => (await Promise.all(tools.map(lossOf))).flat()),
+    repair: () =>
+      queue(() =>
+        each(async (tool) => {
+          if ((await lossOf(tool)).length === 0) return
+          const { load, drain } = texts(tool.family)
+          await restore(tool, repairIptables(load, await save(tool)) + (drained ? drain : ''))
+          await remember(tool)
+        }),
+      ),
     onLoss: () => undefined,
   }
 }

@@ -11,6 +11,8 @@ const identityShape = v.strictObject({ pid: v.pipe(v.number(), v.integer(), v.mi
 const journalShape = v.strictObject({
   version: v.literal(1),
   helper: identityShape,
+  /** For whom, for the log of actions. */
+  person: v.strictObject({ uid: v.pipe(v.number(), v.integer()), user: v.string() }),
   backend: v.picklist(['nft', 'iptables', 'iptables-legacy']),
   table: v.pipe(v.number(), v.integer()),
   /** Base chains of iptables-nft's `mangle` that were there before us (null: not even the table): it makes them and nobody else would remove them. */

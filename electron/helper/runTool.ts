@@ -4,6 +4,8 @@ import { execa } from 'execa'
 
 import { Failure } from '#core/contract/failure.ts'
 
+import { logAction } from './actionLog.ts'
+
 /** The whole environment of every program the helper starts. HOME leads nowhere, so that no start-up or history file of root's is read or written. */
 export const toolEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', HOME: '/nonexistent' } as const
 
@@ -27,15 +29,30 @@ export interface ToolResult {
   readonly stderr: string
 }
 
+export interface ToolOptions {
+  readonly input?: string
+  readonly timeout?: number
+  readonly signal?: AbortSignal
+}
+
 /**
  * Runs one program to its end, by absolute path, with an argument array, at most `timeout` milliseconds (then SIGKILL). Never throws for what the program
- * did; the caller judges. Settles only after the program is gone, also when `signal` aborts, so that an undo never races with it.
+ * did; the caller judges. Settles only after the program is gone, also when `signal` aborts, so that an undo never races with it. What it was told stands in the log of actions.
  */
-export async function runTool(
-  path: string,
-  args: readonly string[],
-  options: { readonly input?: string; readonly timeout?: number; readonly signal?: AbortSignal } = {},
-): Promise<ToolResult> {
+export async function runTool(path: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
+  const result = await askTool(path, args, options)
+  const { exitCode, stderr } = result
+  logAction({
+    result: exitCode === 0 ? 'ok' : 'failed',
+    text: [path, ...args].join(' '),
+    ...(options.input === undefined ? {} : { input: options.input }),
+    ...(exitCode === 0 ? {} : { said: `status ${String(exitCode ?? 'none')}: ${stderr}` }),
+  })
+  return result
+}
+
+/** As `runTool`, for a program that only looks: not logged. */
+export async function askTool(path: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
   const result = await execa(path, args, {
     ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),

@@ -4,7 +4,7 @@ import { chainPrefix, defaultTable, iptablesTable, nftFamily, nftTable, routePro
 import { sweepIptables } from '#core/rules/renderIptables.ts'
 
 import type { Journal } from './runFolder.ts'
-import { findTool, runTool } from './runTool.ts'
+import { askTool, findTool, runTool } from './runTool.ts'
 
 /**
  * Takes back whatever of Sluice's lies on this network namespace, by name: nft table, chains of both iptables, ip rules, routes. Each kind and
@@ -27,7 +27,7 @@ export async function takeBack(journal: Journal | undefined): Promise<string[]> 
 async function removeNftTable(removed: string[]): Promise<void> {
   const nft = findTool('nft')
   if (nft === undefined) return
-  const listed = await runTool(nft, ['list', 'tables', nftFamily])
+  const listed = await askTool(nft, ['list', 'tables', nftFamily])
   if (!listed.stdout.split('\n').includes(`table ${nftFamily} ${nftTable}`)) return
   const result = await runTool(nft, ['delete', 'table', nftFamily, nftTable])
   if (result.exitCode === 0) removed.push(`nft table ${nftFamily} ${nftTable}`)
@@ -39,7 +39,7 @@ async function removeChains(kind: 'nft' | 'legacy', family: 'ipv4' | 'ipv6', jou
   if (save === undefined || restore === undefined) return
   // Asking legacy iptables loads its kernel modules; where its mangle table is not registered nothing of ours can be in it.
   if (kind === 'legacy' && !legacyTables(family).includes(iptablesTable)) return
-  const text = sweepIptables((await runTool(save, ['-t', iptablesTable])).stdout)
+  const text = sweepIptables((await askTool(save, ['-t', iptablesTable])).stdout)
   if (text !== '') {
     const result = await runTool(restore, ['--noflush', '-w', '5'], { input: text })
     if (result.exitCode === 0) removed.push(`${program} chains ${chainPrefix}*`)
@@ -59,7 +59,7 @@ export type Mangle = string[] | null
 export async function readMangle(family: 'ipv4' | 'ipv6'): Promise<Mangle> {
   const nft = findTool('nft')
   if (nft === undefined) return null
-  const listed = await runTool(nft, ['-j', 'list', 'table', nftFamilyOf(family), iptablesTable])
+  const listed = await askTool(nft, ['-j', 'list', 'table', nftFamilyOf(family), iptablesTable])
   if (listed.exitCode !== 0) return null
   const parsed = JSON.parse(listed.stdout) as { nftables?: readonly { chain?: { name: string; hook?: string } }[] }
   return (parsed.nftables ?? []).flatMap(({ chain }) => (chain?.hook === undefined ? [] : [chain.name]))
@@ -76,7 +76,7 @@ export async function restoreMangle(family: 'ipv4' | 'ipv6', before: Mangle): Pr
     await runTool(nft, ['delete', 'chain', name, iptablesTable, chain])
   }
   if (before !== null) return
-  const left = await runTool(nft, ['-j', 'list', 'table', name, iptablesTable])
+  const left = await askTool(nft, ['-j', 'list', 'table', name, iptablesTable])
   if (left.exitCode === 0 && !/"(?:chain|set|map|rule)":/.test(left.stdout)) await runTool(nft, ['delete', 'table', name, iptablesTable])
 }
 
@@ -95,7 +95,7 @@ async function removeRoutes(family: '-4' | '-6', table: number, removed: string[
   const ip = findTool('ip')
   if (ip === undefined) return
   const word = family === '-4' ? 'IPv4' : 'IPv6'
-  const listed = await runTool(ip, ['-j', '-N', family, 'rule', 'show'])
+  const listed = await askTool(ip, ['-j', '-N', family, 'rule', 'show'])
   const rules = (JSON.parse(listed.stdout || '[]') as readonly ListedRule[]).filter(
     (rule) => rule.protocol === String(routeProtocol) && rule.priority === rulePreference && rule.fwmark !== undefined,
   )
@@ -106,7 +106,7 @@ async function removeRoutes(family: '-4' | '-6', table: number, removed: string[
     if ((await runTool(ip, [family, 'rule', 'del', ...args])).exitCode === 0) removed.push(`${word} rule ${args.join(' ')}`)
   }
   for (const name of tables) {
-    const routes = await runTool(ip, ['-N', family, 'route', 'show', 'table', name, 'protocol', String(routeProtocol)])
+    const routes = await askTool(ip, ['-N', family, 'route', 'show', 'table', name, 'protocol', String(routeProtocol)])
     if (routes.exitCode !== 0 || routes.stdout.trim() === '') continue
     const flushed = await runTool(ip, [family, 'route', 'flush', 'table', name, 'protocol', String(routeProtocol)])
     if (flushed.exitCode === 0) removed.push(`${word} routes in table ${name}`)

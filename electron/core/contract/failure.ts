@@ -4,7 +4,7 @@ import * as v from 'valibot'
 export const failureCodes = [
   'bad-ports', 'bad-interface', 'bad-user', 'bad-cgroup', 'bad-cidr', 'bad-plan', 'nothing-to-intercept', 'unknown-interface', 'unknown-cgroup',
   'no-backend', 'backend-missing', 'no-tproxy', 'no-privilege', 'elevation-refused', 'elevation-unavailable', 'already-open', 'not-open',
-  'relay-missing', 'relay-failed', 'relay-died', 'port-taken', 'rules-failed', 'routes-failed', 'digest-mismatch', 'protocol',
+  'relay-missing', 'relay-failed', 'relay-died', 'port-taken', 'rules-failed', 'routes-failed', 'rules-taken', 'marks-taken', 'table-taken', 'digest-mismatch', 'protocol',
   'cancelled', 'disk-full', 'cannot-write', 'session-exists', 'session-unreadable', 'session-missing', 'flow-unknown', 'bad-filter', 'bad-format',
   'inspector-died', 'helper-died', 'usage', 'internal',
 ] as const

@@ -72,6 +72,8 @@ export const helperEventShape = v.variant('event', [
   v.object({ event: v.literal('flows'), active: v.number(), total: v.number(), bytes: v.number() }),
   v.object({ event: v.literal('recording'), state: v.picklist(['on', 'slow', 'stopped', 'off']) }),
   v.object({ event: v.literal('warning'), code: v.string(), message: v.string() }),
+  /** Something was done as root, or noted: an entry of the log of actions (contract/actionLog.ts), for the session folder. */
+  v.object({ event: v.literal('action'), text: v.string() }),
   /** The gate is closed and nothing is left. `failure` when nobody asked for it (relay died or froze, rules taken away, …). */
   v.object({ event: v.literal('closed'), failure: v.optional(failureShape) }),
 ])

@@ -42,9 +42,9 @@ export interface TestHelper extends HelperConnection {
   kill(): void
 }
 
-/** The real helper, in the router, working for `nobody`. */
-export function startTestHelper(lab: Lab, programs: { readonly folder: string }, place: Place = 'router', env: Record<string, string> = { SUDO_UID: String(person.uid) }): TestHelper {
-  const [command = '', ...words] = lab.enter(place)
+/** The real helper, in the router, working for `nobody`. `within`: words that start it, say in a mount namespace where a tool of the machine is an older one. */
+export function startTestHelper(lab: Lab, programs: { readonly folder: string }, place: Place = 'router', env: Record<string, string> = { SUDO_UID: String(person.uid) }, within: readonly string[] = []): TestHelper {
+  const [command = '', ...words] = [...lab.enter(place), ...within]
   const child = spawn(command, [...words, process.execPath, join(programs.folder, 'helper.mjs')], { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...env }, detached: true })
   const connection = connectHelper(child)
   const events: HelperEvent[] = []

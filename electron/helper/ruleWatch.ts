@@ -1,0 +1,170 @@
+import { Failure } from '#core/contract/failure.ts'
+import type { Backend } from '#core/plan/plan.ts'
+import { chainPrefix, iptablesTable, nftFamily, nftTable } from '#core/rules/names.ts'
+import type { RuleSet } from '#core/rules/ruleSet.ts'
+
+import { logAction } from './actionLog.ts'
+import { startMonitor } from './monitor.ts'
+import type { Monitor } from './monitor.ts'
+import { listManagers } from './neighbours.ts'
+import type { ProcessIdentity } from './processIdentity.ts'
+import type { RuleKeeper } from './ruleKeeper.ts'
+import { findTool } from './runTool.ts'
+import { inspectRoutes, repairRoutes } from './watchRoutes.ts'
+
+export interface RuleWatchOptions {
+  readonly backend: Backend
+  readonly routed: Pick<RuleSet, 'families' | 'routing'>
+  readonly keeper: Pick<RuleKeeper, 'holder' | 'inspect' | 'repair'>
+  /** A process of the watch's that must not outlive the helper. */
+  readonly onProcess: (process: ProcessIdentity) => void
+  /** Somebody took something away; it is back. One sentence for a person. */
+  readonly onRestored: (message: string) => void
+  /** It was taken away too often, or could not be put back. */
+  readonly onGivenUp: (failure: Failure) => void
+}
+
+/** Whoever removes rules removes several, one after another: they are looked at once, when they have had their time. */
+const settleTime = 100
+/** Losses so near to one another are one event. */
+const sameEvent = 1000
+/** So many events within so long are a fight, which nobody wins. */
+const fightEvents = 3
+const fightTime = 10_000
+/** A look without being told, in case a monitor is frozen or missed something (its socket's buffer is finite). iptables-legacy tells nobody anything. */
+const lookEvery = { told: 5000, untold: 400 } as const
+const restartLimit = 10
+
+/**
+ * Notices what others do to our rules and routes while the gate is open, and puts it back: told by `ip monitor` and `nft monitor` within milliseconds, and by looking. What was
+ * taken away three times in ten seconds is left to whoever wants it so: the gate is to close.
+ */
+export class RuleWatch {
+  readonly #options: RuleWatchOptions
+  readonly #monitors = new Map<string, Monitor>()
+  #stopped = false
+  #settle: NodeJS.Timeout | undefined
+  #timer: NodeJS.Timeout | undefined
+  #looking: Promise<boolean> = Promise.resolve(false)
+  #events: number[] = []
+  #restarts = 0
+  /** Who last changed something of ours, as nft names it; our own changes are named as well, so it counts only if something is lost. */
+  #suspect: string | undefined
+
+  constructor(options: RuleWatchOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    const { backend, routed, keeper } = this.#options
+    const ip = findTool('ip')
+    const nft = findTool('nft')
+    const { table, protocol } = routed.routing
+    if (ip !== undefined) {
+      const ours = [`proto ${String(protocol)}`, `table ${String(table)}`, `lookup ${String(table)}`]
+      this.#watch('ip', [ip, '-N', 'monitor', 'rule', 'route'], (line) => line.includes('Deleted') && ours.some((word) => line.includes(word)) && this.#stir())
+    }
+    const nftTells = backend === 'iptables' || (backend === 'nft' && keeper.holder === undefined)
+    if (nft !== undefined && nftTells) this.#watch('nft', [nft, 'monitor'], this.#nftListener(backend))
+    const untold = ip === undefined || backend === 'iptables-legacy' || (nftTells && nft === undefined)
+    this.#timer = setInterval(() => void this.look(), untold ? lookEvery.untold : lookEvery.told)
+  }
+
+  /** Resolves when nothing is being put back any more, so that taking back does not race with it. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#settle)
+    clearInterval(this.#timer)
+    for (const monitor of this.#monitors.values()) monitor.stop()
+    this.#monitors.clear()
+    await this.#looking
+  }
+
+  /** Looks now and puts back what is lost. True: something was. Never rejects. */
+  look(): Promise<boolean> {
+    this.#looking = this.#looking.then(() => (this.#stopped ? false : this.#look().catch((error: unknown) => this.#giveUp('rules could not be looked at', error))))
+    return this.#looking
+  }
+
+  async #look(): Promise<boolean> {
+    const { keeper, routed } = this.#options
+    const inspect = async (): Promise<string[]> => [...(await keeper.inspect()), ...(await inspectRoutes(routed))]
+    const lost = await inspect()
+    if (lost.length === 0 || this.#stopped) return false
+    const now = performance.now()
+    const last = this.#events.at(-1)
+    if (last === undefined || now - last > sameEvent) this.#events = [...this.#events.filter((each) => now - each < fightTime), now]
+    const what = `${lost.slice(0, 4).join(', ')}${lost.length > 4 ? ` and ${String(lost.length - 4)} more` : ''}`
+    const who = this.#blame()
+    if (this.#events.length >= fightEvents) {
+      this.#giveUp(`somebody else took away ${what} for the ${ordinal(this.#events.length)} time in ten seconds${who}`)
+      return true
+    }
+    logAction({ result: 'note', text: `somebody else took away ${what}${who}; putting it back` })
+    try {
+      await keeper.repair()
+      if (!this.#stopped) await repairRoutes(routed)
+    } catch (error) {
+      if (!this.#stopped) this.#giveUp(`somebody else took away ${what}${who}, and it cannot be put back`, error)
+      return true
+    }
+    if (!this.#stopped) this.#options.onRestored(`Somebody else took away ${what}${who}; it was put back.`)
+    return true
+  }
+
+  #giveUp(message: string, error?: unknown): true {
+    if (!this.#stopped) this.#options.onGivenUp(new Failure('rules-taken', message, error instanceof Error ? error.message : undefined))
+    this.#stopped = true
+    return true
+  }
+
+  /** nft names the process; of ip nobody knows, so who is known to do such things and runs here is named as what it is: a guess. */
+  #blame(): string {
+    if (this.#suspect !== undefined) return ` (${this.#suspect})`
+    const managers = listManagers()
+    return managers.length === 0 ? '' : ` (here ${managers.length === 1 ? 'runs' : 'run'} ${managers.join(', ')})`
+  }
+
+  #stir(): void {
+    if (this.#stopped || this.#settle !== undefined) return
+    this.#settle = setTimeout(() => {
+      this.#settle = undefined
+      void this.look()
+    }, settleTime)
+  }
+
+  /** Lines of one change come before the line that says whose it was. */
+  #nftListener(backend: Backend): (line: string) => void {
+    const ours = backend === 'nft' ? [` ${nftFamily} ${nftTable}`] : [` ip ${iptablesTable}`, ` ip6 ${iptablesTable}`, chainPrefix]
+    let touched = false
+    return (line) => {
+      const author = /^# new generation \d+ by process (\d+) \(([^)]*)\)/.exec(line)
+      if (author === null) {
+        touched ||= line.startsWith('delete ') && !line.startsWith('delete element') && ours.some((word) => line.includes(word))
+        return
+      }
+      if (!touched) return
+      touched = false
+      const [, pid = '', name = ''] = author
+      // eslint-disable-next-line no-control-regex
+      this.#suspect = `${name.replace(/[^\x20-\x7e]/g, '?')}, process ${pid}`
+      this.#stir()
+    }
+  }
+
+  #watch(name: string, words: readonly [string, ...string[]], onLine: (line: string) => void): void {
+    if (this.#stopped) return
+    const monitor = startMonitor(words, onLine, () => {
+      if (this.#stopped || ++this.#restarts > restartLimit) return
+      // While it was away something may have happened.
+      this.#watch(name, words, onLine)
+      this.#stir()
+    })
+    this.#monitors.set(name, monitor)
+    if (monitor.identity !== undefined) this.#options.onProcess(monitor.identity)
+  }
+}
+
+function ordinal(count: number): string {
+  return count === 2 ? 'second' : count === 3 ? 'third' : `${String(count)}th`
+}

@@ -1,0 +1,132 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import type { Backend } from '#core/plan/plan.ts'
+import { makeLab } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+import { ask, expectClean, expectDirect, makeProgramFolder, openGate, snapshot, startTestHelper } from './harness.ts'
+import type { TestHelper } from './harness.ts'
+import { olderTool } from './olderTools.ts'
+
+/** Somebody else's tools change what is ours while the gate is open: it is said, and put back; or the gate closes and says why. */
+let programs: Awaited<ReturnType<typeof makeProgramFolder>>
+let lab: Lab
+let helper: TestHelper
+let before: string
+
+beforeAll(async () => {
+  programs = await makeProgramFolder()
+})
+afterAll(() => programs.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  before = await snapshot(lab)
+})
+afterEach(async () => {
+  helper.kill()
+  await lab.remove()
+})
+
+const router = async (...argv: string[]): Promise<void> => void (await lab.exec('router', argv, { reject: false }))
+const script = (text: string): Promise<void> => router('sh', '-c', text)
+
+/** By backend: what others do, and what of ours the warning must name. */
+type Interference = readonly [title: string, names: RegExp, act: () => Promise<void>]
+const onRoutes: readonly Interference[] = [
+  ['ip rule del of one rule', /ip rule fwmark 0x10000000 lookup 7701 \(IPv4\)/, () => router('ip', 'rule', 'del', 'pref', '0', 'fwmark', '0x10000000/0x10000000')],
+  ['ip -6 rule del of the middle one', /ip rule fwmark 0x2000000 iif lo lookup main \(IPv6\)/, () => router('ip', '-6', 'rule', 'del', 'pref', '0', 'iif', 'lo', 'fwmark', '0x2000000/0x2000000')],
+  ['ip rule flush of all that bear our protocol, as systemd-networkd removes foreign ones', /ip rule .*\(IPv4\).*ip rule .*\(IPv6\)|and \d more/, () => script('for f in -4 -6; do while ip $f rule del protocol 77; do :; done; done')],
+  ['ip route flush table', /the route of table 7701 \(IPv4\)/, () => router('ip', 'route', 'flush', 'table', '7701')],
+  ['ip -6 route flush table', /the route of table 7701 \(IPv6\)/, () => router('ip', '-6', 'route', 'flush', 'table', '7701')],
+]
+const onIptables = (kind: 'nft' | 'legacy'): readonly Interference[] => [
+  ['iptables -F', /SLUICE_.*IPv4/, () => script(`iptables-${kind} -t mangle -F`)],
+  ['iptables -F of both families, chains deleted, too', /all chains SLUICE_\* \(IPv4\)/, () => script(`for t in iptables-${kind} ip6tables-${kind}; do $t -t mangle -F; $t -t mangle -X; done`)],
+  ['one jump deleted', /the jump from PREROUTING \(IPv6\)/, () => script(`ip6tables-${kind} -t mangle -D PREROUTING -j SLUICE_PRE`)],
+  ['a saved firewall reloaded over everything', /all chains SLUICE_\* \(IPv4\)/, () => script(`printf '*mangle\\n:PREROUTING ACCEPT [0:0]\\n:INPUT ACCEPT [0:0]\\n:FORWARD ACCEPT [0:0]\\n:OUTPUT ACCEPT [0:0]\\n:POSTROUTING ACCEPT [0:0]\\nCOMMIT\\n' | iptables-${kind}-restore`)],
+]
+const flush: Interference = ['nft flush ruleset', /inet sluice|all chains SLUICE_/, () => router('nft', 'flush', 'ruleset')]
+const cases: Readonly<Record<string, { readonly backend: Backend; readonly owner: boolean; readonly acts: readonly Interference[] }>> = {
+  nft: { backend: 'nft', owner: true, acts: onRoutes },
+  'nft without owned tables': { backend: 'nft', owner: false, acts: [flush, ['nft delete table', /the nft table inet sluice/, () => router('nft', 'delete', 'table', 'inet', 'sluice')], ['nft flush chain', /something in the nft table inet sluice/, () => router('nft', 'flush', 'chain', 'inet', 'sluice', 'take')]] },
+  iptables: { backend: 'iptables', owner: false, acts: [...onRoutes.slice(2, 4), ...onIptables('nft'), flush] },
+  'iptables-legacy': { backend: 'iptables-legacy', owner: false, acts: [...onRoutes.slice(2, 4), ...onIptables('legacy')] },
+}
+
+async function open(backend: Backend, owner: boolean): Promise<void> {
+  helper = startTestHelper(lab, programs, 'router', undefined, owner || backend !== 'nft' ? [] : olderTool(programs.folder, 'nft', 'flags owner'))
+  await openGate(helper, programs, backend)
+  await relayed()
+}
+async function relayed(): Promise<void> {
+  for (const from of ['client', 'router'] as const) for (const family of ['ipv4', 'ipv6'] as const) expect(await ask(lab, from, family, 8080)).toMatchObject({ ok: true, relayed: true })
+}
+/** Sorted, since a table made anew is listed behind those that stayed; that what is back works is for packets to say. */
+const rules = async (): Promise<string> => (await snapshot(lab)).split('\n').sort().join('\n')
+
+describe.each(Object.entries(cases))('%s', (_name, { backend, owner, acts }) => {
+  test.each(acts)('%s: said and put back', async (_title, names, act) => {
+    await open(backend, owner)
+    const held = await rules()
+    const since = performance.now()
+    await act()
+    const warning = await helper.event('warning', ({ code }) => code === 'rules-restored')
+    expect(warning.message).toMatch(names)
+    // The act itself takes some of it: several tools are run.
+    expect(performance.now() - since).toBeLessThan(5000)
+    await expect.poll(rules, { timeout: 2000 }).toBe(held)
+    await relayed()
+    await helper.end()
+    await expectClean(lab, before, [])
+    await expectDirect(lab)
+  })
+
+  test('a relayed flow lives through it', async () => {
+    await open(backend, owner)
+    const peer = lab.peer('client', 'talk', '203.0.113.2', '8080')
+    await peer.event(({ event }) => event === 'line')
+    const [, , act] = acts.at(-1) as Interference
+    await act()
+    await helper.event('warning', ({ code }) => code === 'rules-restored')
+    peer.write('send still here')
+    await peer.event(({ line }) => line === 'still here')
+    await helper.end()
+  })
+
+  test('taken away again and again: the gate closes in good order and says so', async () => {
+    await open(backend, owner)
+    const done = helper.event('closed')
+    let over = false
+    void done.then(() => (over = true))
+    const [, names, act] = acts[0] as Interference
+    const held = await rules()
+    while (!over) {
+      await act()
+      // Until it is back, or the gate is closed.
+      await expect.poll(async () => over || (await rules()) === held, { timeout: 5000, interval: 50 }).toBe(true)
+    }
+    const { failure } = await done
+    expect(failure).toMatchObject({ code: 'rules-taken' })
+    expect(failure?.message).toMatch(names)
+    expect(failure?.message).toMatch(/third time in ten seconds/)
+    await helper.end()
+    await expectClean(lab, before)
+    await expectDirect(lab)
+  })
+})
+
+test('nft names who it was', async () => {
+  await open('iptables', false)
+  await router('iptables-nft', '-t', 'mangle', '-F')
+  expect((await helper.event('warning', ({ code }) => code === 'rules-restored')).message).toMatch(/\(iptables-nft, process \d+\); it was put back/)
+})
+
+test('an owned table is not anybody else\'s to flush: nothing is lost, so nothing is said', async () => {
+  await open('nft', true)
+  const held = await rules()
+  await router('nft', 'flush', 'ruleset')
+  expect(await rules()).toBe(held)
+  await relayed()
+  expect(helper.events.some(({ event }) => event === 'warning')).toBe(false)
+})

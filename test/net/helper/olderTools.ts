@@ -1,0 +1,34 @@
+import { chmodSync, copyFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+/**
+ * Words that start a program on a machine whose nft or iptables refuses texts that match `refuses` (an extended regular expression), as an old kernel or one without the
+ * module does: in a mount namespace of its own, a script stands in the tool's place and otherwise runs the real one.
+ * @param folder where the real tool's copy and the script are put
+ */
+export function olderTool(folder: string, tool: 'nft' | 'iptables', refuses: string): string[] {
+  const path = realpathSync(tool === 'nft' ? '/usr/sbin/nft' : '/usr/sbin/iptables-nft-restore')
+  const [real, script] = [join(folder, `real-${tool}`), join(folder, `older-${tool}`)]
+  copyFileSync(path, real)
+  chmodSync(real, 0o755)
+  // The name it is called by decides what iptables is, hence exec -a.
+  writeFileSync(
+    script,
+    `#!/bin/bash
+name=\${0##*/}
+case " $name $* " in
+  *" -f - "*|*" --noflush "*|*"-restore"*)
+    text=$(cat; echo .); text=\${text%.}
+    if grep -qE -- ${quote(refuses)} <<<"$text"; then echo "Error: Operation not supported" >&2; exit 1; fi
+    printf %s "$text" | exec -a "$name" ${quote(real)} "$@" ;;
+  *) exec -a "$name" ${quote(real)} "$@" ;;
+esac
+`,
+  )
+  chmodSync(script, 0o755)
+  return ['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c', `mount --bind ${quote(script)} ${quote(path)} && exec "$@"`, 'older']
+}
+
+function quote(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`
+}
