@@ -90,7 +90,7 @@ export class RuleWatch {
     const { keeper, routed } = this.#options
     const inspect = async (): Promise<string[]> => [...(await keeper.inspect()), ...(await inspectRoutes(routed))]
     const lost = await inspect()
-    if (lost.length === 0 || this.#stopped) return false
+    if (lost.length === 0 || this.#isStopped()) return false
     const now = performance.now()
     const last = this.#events.at(-1)
     if (last === undefined || now - last > sameEvent) this.#events = [...this.#events.filter((each) => now - each < fightTime), now]
@@ -103,12 +103,12 @@ export class RuleWatch {
     logAction({ result: 'note', text: `somebody else took away ${what}${who}; putting it back` })
     try {
       await keeper.repair()
-      if (!this.#stopped) await repairRoutes(routed)
+      if (!this.#isStopped()) await repairRoutes(routed)
     } catch (error) {
-      if (!this.#stopped) this.#giveUp(`somebody else took away ${what}${who}, and it cannot be put back`, error)
+      if (!this.#isStopped()) this.#giveUp(`somebody else took away ${what}${who}, and it cannot be put back`, error)
       return true
     }
-    if (!this.#stopped) this.#options.onRestored(`Somebody else took away ${what}${who}; it was put back.`)
+    if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${what}${who}; it was put back.`)
     return true
   }
 
@@ -116,6 +116,11 @@ export class RuleWatch {
     if (!this.#stopped) this.#options.onGivenUp(new Failure('rules-taken', message, error instanceof Error ? error.message : undefined))
     this.#stopped = true
     return true
+  }
+
+  /** Asked anew after each wait. */
+  #isStopped(): boolean {
+    return this.#stopped
   }
 
   /** nft names the process; of ip nobody knows, so who is known to do such things and runs here is named as what it is: a guess. */
@@ -146,7 +151,6 @@ export class RuleWatch {
       if (!touched) return
       touched = false
       const [, pid = '', name = ''] = author
-      // eslint-disable-next-line no-control-regex
       this.#suspect = `${name.replace(/[^\x20-\x7e]/g, '?')}, process ${pid}`
       this.#stir()
     }

@@ -37,7 +37,6 @@ function block(sign: string, text: string | undefined, limit: number): string {
 }
 
 function plain(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text.replace(/[\0-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 

@@ -93,7 +93,7 @@ test('no ordinary user can hold the lock, also one left open to them by an older
 
 test('a link planted where the lock lies is not followed', async () => {
   const path = `/run/sluice/${namespaceInode(lab)}.lock`
-  await lab.exec('router', ['ln', '-s', '/etc/passwd', path])
+  await lab.exec('router', ['ln', '-sf', '/etc/passwd', path])
   const helper = start()
   await expect(openGate(helper, programs, 'nft')).rejects.toMatchObject({ code: 'internal' })
   await lab.exec('router', ['rm', path])
