@@ -315,10 +315,13 @@ export class OpenGate {
     this.#keeper
       ?.renew()
       .catch(async (error: unknown) => {
-        // Perhaps somebody took the table away: then the watch has put it back, or has given up by itself.
-        const taken = this.#keeper?.holder === undefined && (await this.#watch?.look()) === true
-        if (!taken && this.#phase === 'open') this.#collapse(error)
+        // Perhaps somebody took the table away: the watch puts it back, or has done so already, or gives up by itself.
+        const keeper = this.#keeper
+        if (keeper?.holder !== undefined) throw error
+        await this.#watch?.look()
+        if (this.#phase === 'open') await keeper?.renew()
       })
+      .catch((error: unknown) => this.#phase === 'open' && this.#collapse(error))
       .finally(() => (this.#renewing = false))
   }
 
