@@ -93,7 +93,7 @@ function hold(flow: readonly Happening[]): void {
   const found = dissectFlow(flow)
   expect(['http', 'tls', 'raw', 'empty']).toContain(found.protocol)
   // Nothing in a row can move a cursor or hide itself.
-  // eslint-disable-next-line no-control-regex -- they are what is looked for
+   
   expect(found.info).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]/u)
   expect(found.info.length).toBeLessThan(600)
   expect(found.findings?.name ?? '').toMatch(/^[a-z0-9_.:-]{0,253}$/)

@@ -29,7 +29,7 @@ describe('escapeText', () => {
       fc.property(fc.string({ unit: 'binary', maxLength: 200 }), fc.integer({ min: 1, max: 120 }), (given, limit) => {
         const text = escapeText(given, limit)
         expect(text.length).toBeLessThanOrEqual(limit)
-        // eslint-disable-next-line no-control-regex -- they are what is looked for
+         
         expect(text).not.toMatch(/[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]/u)
         // What has been escaped once stays as it is.
         expect(escapeText(text, limit)).toBe(text)
