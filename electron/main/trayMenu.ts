@@ -1,5 +1,6 @@
 import type { GateState, Settings } from '#core/contract/bridge.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
+import { spacedPorts } from '#core/plan/spacedPorts.ts'
 
 export type TrayIcon = 'closed' | 'open' | 'draining' | 'trouble'
 export type TrayAction =
@@ -28,11 +29,11 @@ const short = (ports: string): string => (ports.length > 40 ? `${ports.slice(0, 
  * most of them any click opens the menu.
  */
 export function trayFace(gate: GateState, settings: Settings, hasSession: boolean): TrayFace {
-  const chosen = settings.choice.tcp.trim()
-  const ports = short(gate.plan === undefined ? chosen : formatPorts(gate.plan.tcp))
+  const chosen = spacedPorts(settings.choice.tcp)
+  const ports = short(gate.plan === undefined ? chosen : spacedPorts(formatPorts(gate.plan.tcp)))
   const [icon, tooltip, toggle] = faceOf(gate, ports, short(chosen))
   const cuttable = gate.phase === 'open' || gate.phase === 'draining'
-  const recents = [...new Set([chosen, ...settings.recentPorts])].filter((entry) => entry !== '')
+  const recents = [...new Set([chosen, ...settings.recentPorts.map(spacedPorts)])].filter((entry) => entry !== '')
   return {
     icon,
     tooltip,

@@ -82,9 +82,13 @@ export function groupPorts(sockets: readonly SocketLine[]): Gathered[] {
     listeners.add(`${socket.transport} ${socket.localPort}`)
     add('listening', socket.transport, socket.localPort, socket.localAddress, socket.inode)
   }
-  for (const socket of sockets) {
-    if (socket.state !== established || socket.remotePort === 0) continue
+  const speaking = sockets.filter(({ state, remotePort }) => state === established && remotePort !== 0)
+  const ends = (at: string, port: number, to: string, toPort: number): string => `${at} ${port} ${to} ${toPort}`
+  const here = new Set(speaking.map((one) => ends(one.localAddress, one.localPort, one.remoteAddress, one.remotePort)))
+  for (const socket of speaking) {
     const served = listeners.has(`${socket.transport} ${socket.localPort}`)
+    // A conversation with both its ends on this machine is one, and its client's program is the one that talks.
+    if (served && here.has(ends(socket.remoteAddress, socket.remotePort, socket.localAddress, socket.localPort))) continue
     add('talking', socket.transport, served ? socket.localPort : socket.remotePort, served ? socket.localAddress : socket.remoteAddress, socket.inode)
   }
   return [...rows.values()]

@@ -1,6 +1,6 @@
 import type { FlowDetails } from '#core/flow/flow.ts'
 import { protocolNames, stateSentences, isFailed } from './flowLook.ts'
-import { urlOf } from './flowCells.ts'
+import { nameOf, urlOf } from './flowCells.ts'
 import { formatBytes, formatCount, formatDuration, formatEndpoint, formatMoment, millisecondsBetween, plural } from './format.ts'
 
 export interface Fact {
@@ -24,9 +24,10 @@ const gapReasons: Readonly<Record<string, string>> = {
 /** The conversation: between whom, what, how it ended. */
 export function flowFacts({ row, upstream, exchangeCount, decodeError }: FlowDetails): Fact[] {
   const facts: Fact[] = []
-  if (row.name !== undefined) facts.push({ name: 'Server', value: row.name, note: row.tls?.sni === row.name ? 'named in the TLS hello' : 'named in the Host header', copy: row.name })
+  const name = nameOf(row)
+  if (name !== undefined) facts.push({ name: 'Server', value: name, note: row.tls?.sni === name ? 'named in the TLS hello' : 'named in the Host header', copy: name })
   facts.push(
-    { name: row.name === undefined ? 'Server' : 'Address', value: formatEndpoint(row.server), copy: formatEndpoint(row.server) },
+    { name: name === undefined ? 'Server' : 'Address', value: formatEndpoint(row.server), copy: formatEndpoint(row.server) },
     { name: 'Client', value: formatEndpoint(row.client), note: row.scope === 'local' ? 'this computer' : 'routed through this computer', copy: formatEndpoint(row.client) },
   )
   if (upstream !== undefined) facts.push({ name: 'Upstream from', value: formatEndpoint(upstream), note: upstream.address === row.client.address ? 'the server sees the client’s own address' : undefined })

@@ -4,6 +4,11 @@ import { protocolNames, stateWords } from './flowLook.ts'
 import { formatBytes, formatClock, formatDuration, formatEndpoint, millisecondsBetween } from './format.ts'
 import { printable } from './printable.ts'
 
+/** The server's name when it has one; a Host header that merely repeats the address names nothing. */
+export function nameOf(row: FlowRow): string | undefined {
+  return row.name === row.server.address ? undefined : row.name
+}
+
 /** What a cell says, as plain text: for the list, for titles and for what is copied. */
 export function cellText(row: FlowRow, column: ColumnId): string {
   switch (column) {
@@ -39,15 +44,15 @@ export function urlOf(row: FlowRow): string | undefined {
   if (row.http === undefined) return undefined
   const { target } = row.http
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(target)) return target
-  const host = row.server.address.includes(':') ? `[${row.server.address}]` : row.server.address
-  const name = row.name ?? host
-  return `http://${name}${row.server.port === 80 || /:\d+$/.test(name) ? '' : `:${row.server.port}`}${target.startsWith('/') ? target : '/'}`
+  const known = row.name ?? row.server.address
+  const name = known.includes(':') ? `[${known}]` : known
+  return `http://${name}${row.server.port === 80 ? '' : `:${row.server.port}`}${target.startsWith('/') ? target : '/'}`
 }
 
 /** One line about the flow, to paste into a message. */
 export function summaryOf(row: FlowRow): string {
   const who = row.process === undefined ? formatEndpoint(row.client) : `${row.process.name} (${row.process.pid}, ${row.process.user})`
-  const server = row.name === undefined ? formatEndpoint(row.server) : `${row.name} (${formatEndpoint(row.server)})`
+  const server = nameOf(row) === undefined ? formatEndpoint(row.server) : `${nameOf(row) ?? ''} (${formatEndpoint(row.server)})`
   const took = cellText(row, 'duration')
   return printable(
     `#${row.id} ${cellText(row, 'time')} ${who} → ${server} ${cellText(row, 'protocol')} ${row.info} ↑${formatBytes(row.bytesUp)} ↓${formatBytes(row.bytesDown)}${took === '' ? '' : ` ${took}`} ${stateWords[row.state]}`,

@@ -15,6 +15,8 @@ export const shortcuts: readonly (readonly [keys: string, what: string])[] = [
   ['Shift+F10', 'Menu of the selected flow or of a column'],
   ['Shift+← →', 'On a column’s title: narrower, wider'],
   ['Ctrl+C', 'Copy a summary of the selected flow'],
+  ['Ctrl+M', 'Mark the selected flow'],
+  ['Ctrl+Shift+N, Ctrl+Shift+B', 'Next, previous marked flow'],
   ['F1', 'These keys'],
 ]
 

@@ -8,6 +8,7 @@ import { Exporting } from './exporting.svelte.ts'
 import { FilterBox } from './filter.svelte.ts'
 import { FlowList } from './flows.svelte.ts'
 import { GateStore } from './gate.svelte.ts'
+import { Marks } from './marks.svelte.ts'
 import { Notices } from './notices.svelte.ts'
 import { defaultChoice, PortsStore } from './ports.svelte.ts'
 import { ViewState } from './view.svelte.ts'
@@ -18,6 +19,7 @@ export class AppState {
   readonly notices = new Notices()
   readonly view = new ViewState()
   readonly columns = new Columns()
+  readonly marks = new Marks()
   readonly gate: GateStore
   readonly ports: PortsStore
   readonly flows: FlowList
@@ -52,7 +54,11 @@ export class AppState {
   /** Listens first and asks then, so that nothing falls between. */
   async start(): Promise<void> {
     const { client } = this
-    client.on('gate', (state) => this.gate.take(state))
+    let told = false
+    client.on('gate', (state) => {
+      told = true
+      this.gate.take(state)
+    })
     client.on('session', (session) => void this.#takeSession(session))
     client.on('changed', (change) => this.#takeChange(change))
     client.on('exportProgress', (progress) => this.exporting.progress(progress))
@@ -68,9 +74,10 @@ export class AppState {
       this.info = info
       this.#takeSettings(settings)
       this.ports.choice = settings.choice
-      this.gate.take(gate)
-      await this.#takeSession(session)
-      this.view.go(session !== null || gate.phase !== 'closed' ? 'flows' : 'ports')
+      // An event that came meanwhile knows better than an answer given before it.
+      if (!told) this.gate.take(gate)
+      if (this.session === null) await this.#takeSession(session)
+      this.view.go(this.session !== null || this.gate.isOpen ? 'flows' : 'ports')
     })
     this.ready = true
   }
@@ -180,6 +187,7 @@ export class AppState {
   async #takeSession(session: SessionState | null): Promise<void> {
     const before = this.session
     this.session = session
+    if (session?.folder !== before?.folder) this.marks.use(session?.folder ?? null)
     if (session === null) {
       this.flows.clear()
       await this.details.show(null)
@@ -189,6 +197,7 @@ export class AppState {
       await this.flows.changed(session.revision)
       return
     }
+    this.view.go('flows')
     this.flows.following = session.live
     await this.details.show(null)
     await this.flows.restart()

@@ -154,6 +154,18 @@ export class FlowList {
   move(by: number): Promise<void> {
     return this.select(this.selectedIndex === null ? (by >= 0 ? 0 : this.matching - 1) : this.selectedIndex + by)
   }
+  /** Selects the nearest of these flows after (or before) the selected one in the order shown, round the end. Those the filter hides are passed over. */
+  async selectNext(ids: readonly number[], by: 1 | -1): Promise<void> {
+    const epoch = this.#epoch
+    const found = await Promise.all(ids.map((flow) => this.#client.call('position', { flow, ...this.query })))
+    if (epoch !== this.#epoch) return
+    const places = found.filter((place) => place !== null).sort((a, b) => (a - b) * by)
+    const at = this.selectedIndex ?? (by > 0 ? -1 : this.matching)
+    const next = places.find((place) => (place - at) * by > 0) ?? places[0]
+    if (next === undefined) return
+    this.following = false
+    await this.select(next)
+  }
   /** Shows newest flows as they come: order by number, at the end. */
   async follow(on: boolean): Promise<void> {
     this.following = on
