@@ -2,6 +2,7 @@ import { lstatSync, rmSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { captureFileName, sessionFileName } from '#core/contract/sessionFile.ts'
+import { actionFileName } from '#gate/actionRecord.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
@@ -44,6 +45,8 @@ export function discardSession(folder: string): void {
     if (size > emptyCapture) return
     rmSync(capture, { force: true })
     rmSync(join(folder, sessionFileName), { force: true })
+    // What was done as root stands in the helper's own log as well.
+    rmSync(join(folder, actionFileName), { force: true })
     rmdirSync(folder)
   } catch {
     // Left as it is: an empty session does no harm.

@@ -48,7 +48,7 @@ test('a gate that another Sluice holds is said, with what to do; the other is no
   await window.button('Open gate').click()
   await expect(window.gate).toHaveAttribute('data-gate', 'trouble')
   await expect(strip()).toContainText('Close the gate that is open first.')
-  expect(readdirSync(stage.running.sessions)).toEqual([])
+  await expect.poll(() => readdirSync(stage.running.sessions)).toEqual([])
   expect((await lab.exec('router', ['nft', 'list', 'ruleset'])).stdout).toContain('table inet sluice')
   await other.stop('SIGINT')
   await strip().getByRole('button', { name: 'Try again' }).click()
