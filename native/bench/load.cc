@@ -1,10 +1,10 @@
 // Load for the benchmark: a server and a client of few system calls, so that what stands between them is what is measured.
 //
 //   sluice-load serve ADDRESS PORT
-//   sluice-load bulk|connect|request|rtt|idle ADDRESS PORT SECONDS CONNECTIONS
+//   sluice-load bulk|connect|request|rtt|http|http-connect|idle ADDRESS PORT SECONDS CONNECTIONS
 //
 // The first byte a client sends says what it wants of the server: 'B' bytes until it closes, 'C' one byte and the end, 'R' an answer of 128
-// bytes for each 64 bytes. The client prints one number: bytes a second, connections a second, requests a second, or the median
+// bytes for each 64 bytes, 'G' (of "GET") HTTP/1.1. The client prints one number: bytes a second, connections a second, requests a second, or the median
 // round trip in microseconds. `idle` opens its connections, prints how many, and holds them until its input ends.
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -24,6 +24,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -69,8 +70,28 @@ constexpr int kAnswer = 128;
 
 struct Peer {
   char kind = 0;
-  int pending = 0;  // bytes of a request seen so far
+  int pending = 0;    // bytes of a request seen so far
+  std::string head{};  // of an HTTP request so far
 };
+
+constexpr std::string_view kHttpAnswer =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 64\r\n\r\n"
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
+constexpr std::string_view kHttpLast =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 64\r\nConnection: close\r\n\r\n"
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
+
+// Answers whole requests; false when the connection is to end.
+bool answerHttp(int fd, Peer& peer, std::string_view bytes) {
+  peer.head.append(bytes);
+  for (std::size_t end; (end = peer.head.find("\r\n\r\n")) != std::string::npos;) {
+    const bool last = std::string_view(peer.head).substr(0, end).find("onnection: close") != std::string_view::npos;
+    const std::string_view answer = last ? kHttpLast : kHttpAnswer;
+    peer.head.erase(0, end + 4);
+    if (write(fd, answer.data(), answer.size()) != static_cast<ssize_t>(answer.size()) || last) return false;
+  }
+  return peer.head.size() < 16384;
+}
 
 [[noreturn]] void serve(const Address& address) {
   const int listener = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -129,6 +150,7 @@ struct Peer {
               epoll_ctl(loop, EPOLL_CTL_MOD, fd, &changed);
             }
           }
+          if (peer.kind == 'G' && !answerHttp(fd, peer, {input.data(), static_cast<std::size_t>(got)})) over = true;
           if (peer.kind == 'R') {
             peer.pending += static_cast<int>(got) - from;
             while (peer.pending >= kRequest) {
@@ -293,6 +315,76 @@ double roundTrip(const Address& address, double duration) {
   return taken[taken.size() / 2];
 }
 
+std::string httpRequest(const Address& address, bool last) {
+  char host[INET6_ADDRSTRLEN] = "";
+  const bool v6 = address.storage.ss_family == AF_INET6;
+  const void* raw = v6 ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_addr)
+                       : static_cast<const void*>(&reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_addr);
+  inet_ntop(address.storage.ss_family, raw, host, sizeof host);
+  return std::string("GET /bench HTTP/1.1\r\nHost: ") + (v6 ? "[" : "") + host + (v6 ? "]" : "") + ":" +
+         std::to_string(ntohs(reinterpret_cast<const sockaddr_in*>(&address.storage)->sin_port)) + "\r\nUser-Agent: sluice-load\r\nAccept: */*\r\n" +
+         (last ? "Connection: close\r\n" : "") + "\r\n";
+}
+
+// One HTTP request after another on each lane, on a kept connection or on a new one each. An answer is whole with its 64 bytes of body.
+double http(const Address& address, double duration, int lanes, bool fresh) {
+  const int loop = epoll_create1(EPOLL_CLOEXEC);
+  const std::string request = httpRequest(address, fresh);
+  std::unordered_map<int, std::string> answers;
+  auto begin = [&] {
+    const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) fail("socket");
+    setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    const linger hard{1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+    if (connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0 && errno != EINPROGRESS) fail("connect");
+    epoll_event event{};
+    event.events = EPOLLOUT;
+    event.data.fd = fd;
+    epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
+    answers.emplace(fd, std::string{});
+  };
+  for (int i = 0; i < lanes; ++i) begin();
+  std::array<epoll_event, 256> ready{};
+  const auto start = Clock::now();
+  long done = 0;
+  while (seconds(start) < duration) {
+    const int count = epoll_wait(loop, ready.data(), static_cast<int>(ready.size()), 100);
+    for (int i = 0; i < count; ++i) {
+      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      if ((ready[static_cast<std::size_t>(i)].events & EPOLLOUT) != 0) {
+        writeAll(fd, request.data(), request.size());
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.fd = fd;
+        epoll_ctl(loop, EPOLL_CTL_MOD, fd, &event);
+        continue;
+      }
+      const ssize_t got = recv(fd, chunk.data(), chunk.size(), MSG_DONTWAIT);
+      if (got < 0 && errno == EAGAIN) continue;
+      if (got <= 0) fail("answer");
+      std::string& answer = answers[fd];
+      answer.append(chunk.data(), static_cast<std::size_t>(got));
+      const std::size_t end = answer.find("\r\n\r\n");
+      if (end == std::string::npos || answer.size() < end + 4 + 64) continue;
+      if (!answer.starts_with("HTTP/1.1 200")) {
+        std::fprintf(stderr, "%s\n", answer.c_str());
+        std::exit(1);
+      }
+      ++done;
+      answer.clear();
+      if (fresh) {
+        close(fd);
+        answers.erase(fd);
+        begin();
+      } else {
+        writeAll(fd, request.data(), request.size());
+      }
+    }
+  }
+  return static_cast<double>(done) / seconds(start);
+}
+
 int idle(const Address& address, int lanes) {
   std::vector<int> held;
   for (int i = 0; i < lanes; ++i) {
@@ -331,6 +423,8 @@ int main(int count, char** words) {
   else if (verb == "connect") value = connections(address, duration, lanes);
   else if (verb == "request") value = requests(address, duration, lanes);
   else if (verb == "rtt") value = roundTrip(address, duration);
+  else if (verb == "http") value = http(address, duration, lanes, false);
+  else if (verb == "http-connect") value = http(address, duration, lanes, true);
   else return 2;
   std::printf("%.3f\n", value);
   return 0;

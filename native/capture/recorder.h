@@ -77,6 +77,9 @@ class Track {
   void program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds);
   void connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds);   // fact, SYN/ACK, ACK
   void data(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);
+  // Bytes that went by unseen, to be stated as a gap; only of a flow of which nothing more is kept, which stays so once it is.
+  void passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::int64_t nanoseconds);
+  [[nodiscard]] bool keeps(const FlowRecord& flow) const;
   void datagram(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);  // of UDP: whole or a gap
   void finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds);         // FIN of that direction
   void closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds);  // RST where the reason is one; close fact

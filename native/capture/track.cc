@@ -271,6 +271,22 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
   impl.owe(flow, direction, bytes.size() - done, 0, why, nanoseconds);
 }
 
+bool Track::keeps(const FlowRecord& flow) const {
+  const Shared& shared = impl_->shared;
+  return flow.opened && !flow.muted && shared.options.payload && !shared.stopped() && !shared.full.load(std::memory_order_relaxed) &&
+         (!shared.options.maxBytesPerFlow || flow.kept < *shared.options.maxBytesPerFlow);
+}
+
+void Track::passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::int64_t nanoseconds) {
+  const Shared& shared = impl_->shared;
+  flow.bytes[index(direction)] += bytes;
+  if (!flow.opened || shared.stopped()) return;
+  const GapReason why = !shared.options.payload ? GapReason::kNoPayload
+                        : shared.full.load(std::memory_order_relaxed) ? GapReason::kSessionCap
+                        : flow.muted ? GapReason::kSlow : GapReason::kFlowCap;
+  impl_->owe(flow, direction, bytes, 0, why, nanoseconds);
+}
+
 void Track::finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds) {
   Impl& impl = *impl_;
   if (!flow.opened || flow.muted || impl.shared.stopped()) return;

@@ -32,6 +32,9 @@ void Worker::closeSockets(Flow& flow) {
   for (Way& way : flow.way) {
     if (way.pending) pool_.give(std::move(way.pending));
     way.pending.reset();
+    if (way.pipe && way.piped == 0) pipes_.give(std::move(way.pipe));
+    else if (way.pipe) pipes_.discard(std::move(way.pipe));
+    way.pipe.reset();
   }
   if (flow.ready) drop(ready_, &flow);
   flow.ready = false;

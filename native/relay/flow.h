@@ -6,6 +6,7 @@
 
 #include "capture/recorder.h"
 #include "relay/buffer_pool.h"
+#include "relay/pipe_pool.h"
 #include "relay/upstream_set.h"
 
 namespace sluice {
@@ -21,10 +22,13 @@ enum class FlowState : std::uint8_t {
   kDead         // freed at the end of this turn
 };
 
-// One direction; `pending` holds what was read and not yet taken by the other side, from `begin` to `end`.
+// One direction; `pending` holds what was read and not yet taken by the other side, from `begin` to `end`; or `pipe` does, `piped` bytes of it.
 struct Way {
   std::unique_ptr<Buffer> pending;
+  std::unique_ptr<Pipe> pipe;
   std::uint32_t begin = 0, end = 0;
+  std::uint32_t piped = 0;
+  std::uint8_t full = 0;  // reads in a row that filled the buffer
   bool ended = false;   // end of stream read
   bool passed = false;  // and handed on
 };
@@ -33,6 +37,7 @@ struct Link {
   int fd = -1;
   bool readable = false, writable = false;  // as far as known; edge-triggered
   bool exhaustive = false;                  // end of stream or urgent data is near: a short read does not mean that nothing is left
+  bool urgent = false;                      // there was urgent data: splice(2) would wait in front of its mark for ever
   bool failed = false;                      // the kernel reported an error
   int error = 0;                            // which, where it has been taken from the socket already
 };

@@ -1,8 +1,11 @@
 // Moving bytes: read, record, hand on, all at once; what the other side does not take is the only thing kept.
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <span>
 
 #include "net/socket.h"
@@ -11,6 +14,7 @@
 namespace sluice {
 namespace {
 
+constexpr std::uint8_t kStreaming = 2;           // full buffers in a row after which a flow may be spliced: smaller ones are moved faster by copying
 constexpr std::size_t kShare = 256U << 10U;  // bytes a direction may move in one turn, so that a busy flow starves nobody
 
 }  // namespace
@@ -20,6 +24,7 @@ void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
   Link& link = flow.side[side];
   if ((events & EPOLLIN) != 0) link.readable = true;
   if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLHUP)) != 0) link.readable = link.exhaustive = true;
+  if ((events & EPOLLPRI) != 0) link.urgent = true;
   if ((events & EPOLLOUT) != 0) link.writable = true;
   if ((events & EPOLLERR) != 0) link.failed = true;
   switch (flow.state) {
@@ -91,18 +96,35 @@ void Worker::move(Flow& flow, Direction direction) {
       pool_.give(std::move(way.pending));
       way.pending.reset();
     }
+    if (way.piped > 0) {
+      const Step step = pourOut(flow, direction);
+      if (step != Step::kMoved) return;
+      continue;
+    }
     if (way.ended) {
+      if (way.pipe) pipes_.give(std::move(way.pipe));
       ::shutdown(target.fd, SHUT_WR);
       way.passed = true;
       return;
     }
-    if (!source.readable) return;
+    if (!source.readable) {
+      if (way.pipe) pipes_.give(std::move(way.pipe));
+      if (moved < Buffer::kSize) way.full = 0;
+      return;
+    }
     if (moved >= kShare) {
       if (!flow.ready) {
         flow.ready = true;
         ready_.push_back(&flow);
       }
       return;
+    }
+    if (way.full >= kStreaming && !source.urgent && !track_.keeps(flow.record)) {
+      if (!way.pipe) way.pipe = pipes_.take(std::max<std::size_t>(2, PipePool::kMostOfAll / siblings_.size()));
+      if (way.pipe) {
+        if (pourIn(flow, direction, moved) == Step::kFailed) return;
+        continue;
+      }
     }
     const ssize_t got = ::recv(source.fd, scratch_->bytes.data(), Buffer::kSize, 0);
     if (got < 0) {
@@ -113,12 +135,11 @@ void Worker::move(Flow& flow, Direction direction) {
     }
     if (got == 0 && source.error != 0) return fail(flow, from, source.error);  // the error is taken, so the kernel says "end"
     if (got == 0) {
-      way.ended = true;
-      if (!flow.way[0].ended || !flow.way[1].ended) flow.by = from == kClient ? ClosedBy::kClient : ClosedBy::kServer;
-      track_.finished(flow.record, direction, now_);
+      readEnd(flow, direction);
       continue;
     }
     const auto size = static_cast<std::size_t>(got);
+    if (size == Buffer::kSize) way.full = std::min<std::uint8_t>(way.full + 1, kStreaming);
     if (size < Buffer::kSize && !source.exhaustive) source.readable = false;
     moved += size;
     bytes_ += size;
@@ -137,6 +158,63 @@ void Worker::move(Flow& flow, Direction direction) {
       scratch_ = pool_.take();
     }
   }
+}
+
+void Worker::readEnd(Flow& flow, Direction direction) {
+  flow.way[static_cast<std::size_t>(direction)].ended = true;
+  if (!flow.way[0].ended || !flow.way[1].ended) flow.by = direction == Direction::kUp ? ClosedBy::kClient : ClosedBy::kServer;
+  track_.finished(flow.record, direction, now_);
+}
+
+// A flow that streams and whose payload is not kept goes through a pipe: the kernel hands its pages on. The pipe is emptied before anything else is
+// read, so what is in it is bounded by its size, as `pending` is by a buffer's.
+Worker::Step Worker::pourIn(Flow& flow, Direction direction, std::size_t& moved) {
+  const Side from = direction == Direction::kUp ? kClient : kServer;
+  Link& source = flow.side[from];
+  Way& way = flow.way[static_cast<std::size_t>(direction)];
+  const ssize_t got = ::splice(source.fd, nullptr, way.pipe->in.get(), nullptr, way.pipe->size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+  if (got < 0) {
+    if (errno == EINTR) return Step::kMoved;
+    if (errno != EAGAIN) {
+      fail(flow, from, errno);
+      return Step::kFailed;
+    }
+    source.readable = false;  // the pipe was empty, so it is the source that has nothing
+    return Step::kWaiting;
+  }
+  if (got == 0 && source.error != 0) {
+    fail(flow, from, source.error);
+    return Step::kFailed;
+  }
+  if (got == 0) {
+    readEnd(flow, direction);
+    return Step::kMoved;
+  }
+  way.piped = static_cast<std::uint32_t>(got);
+  moved += way.piped;
+  bytes_ += way.piped;
+  track_.passed(flow.record, direction, way.piped, now_);
+  return Step::kMoved;
+}
+
+Worker::Step Worker::pourOut(Flow& flow, Direction direction) {
+  const Side to = direction == Direction::kUp ? kServer : kClient;
+  Link& target = flow.side[to];
+  Way& way = flow.way[static_cast<std::size_t>(direction)];
+  if (!target.writable) return Step::kWaiting;
+  const ssize_t sent = ::splice(way.pipe->out.get(), nullptr, target.fd, nullptr, way.piped, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+  if (sent < 0) {
+    if (errno == EINTR) return Step::kMoved;
+    if (errno != EAGAIN) {
+      fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
+      return Step::kFailed;
+    }
+    target.writable = false;
+    return Step::kWaiting;
+  }
+  if (sent == 0 || static_cast<std::size_t>(sent) > way.piped) std::abort();  // the pipe is not what we believe it to be
+  way.piped -= static_cast<std::uint32_t>(sent);
+  return Step::kMoved;
 }
 
 }  // namespace sluice

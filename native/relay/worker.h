@@ -76,6 +76,10 @@ class Worker {
   void onConnected(Flow& flow, std::int64_t when);
   void pump(Flow& flow);
   void move(Flow& flow, Direction direction);
+  enum class Step : std::uint8_t { kMoved, kWaiting, kFailed };
+  Step pourOut(Flow& flow, Direction direction);                // what is in the pipe, to the other side
+  Step pourIn(Flow& flow, Direction direction, std::size_t& moved);
+  void readEnd(Flow& flow, Direction direction);
   void fail(Flow& flow, Side side, int error);
 
   // ending.cc
@@ -99,6 +103,7 @@ class Worker {
   AddressList own_;
   std::uint32_t ownGeneration_ = 0;
   BufferPool pool_;
+  PipePool pipes_;
   std::unique_ptr<Buffer> scratch_;
   Flow* first_ = nullptr;
   std::vector<std::unique_ptr<Flow>> dead_;

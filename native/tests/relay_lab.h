@@ -316,6 +316,7 @@ struct RelaySettings {
   uid_t uid = kPerson;
   unsigned port = 50080, portTries = 0, threads = 1, maxFlows = 8192;
   bool ipv6 = true, attribute = false, payload = true, hold = false;
+  std::string maxBytesPerFlow = "null";
   rlim_t descriptors = 0;  // hard limit; 0: this process's
   std::string folder;      // instead of one of its own
 };
@@ -344,7 +345,7 @@ class Relay {
          std::to_string(settings.uid) + "],\"port\":" + std::to_string(settings.port) + ",\"portTries\":" + std::to_string(settings.portTries) +
          ",\"ipv6\":" + flag(settings.ipv6) + ",\"threads\":" + std::to_string(settings.threads) + ",\"uplinkMark\":" + std::to_string(kMark) +
          ",\"capture\":{\"folder\":" + sluice::quoteJson(settings.folder.empty() ? folder_.path() : settings.folder) + ",\"payload\":" +
-         flag(settings.payload) + ",\"maxBytesPerFlow\":null,\"maxBytes\":null},\"attribute\":" + flag(settings.attribute) +
+         flag(settings.payload) + ",\"maxBytesPerFlow\":" + settings.maxBytesPerFlow + ",\"maxBytes\":null},\"attribute\":" + flag(settings.attribute) +
          (settings.hold ? ",\"hold\":{\"group\":7701,\"releasedMark\":2415919104}" : "") +
          ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\"}");
     if (expectReady) {

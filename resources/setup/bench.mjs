@@ -1,5 +1,5 @@
-// npm run bench: the relay side by side with HAProxy in its own TPROXY mode, in namespaces of their own.
-//   npm run bench -- [--rounds N] [--seconds S] [--threads 1,2] [--json]
+// npm run bench: the relay side by side with plain forwarding, HAProxy, Squid and mitmdump, in namespaces of their own.
+//   npm run bench -- [--quick] [--rounds N] [--seconds S] [--threads 1,2] [--contenders NAME,...] [--loads NAME,...] [--idle-flows N] [--json]
 import { join } from 'node:path'
 
 import { buildNative, buildNode } from './build.mjs'

@@ -17,4 +17,4 @@ export const forTesting = [
   'conntrack',
 ]
 /** Peers of the benchmark. */
-export const forBench = ['haproxy']
+export const forBench = ['haproxy', 'squid', 'mitmproxy']
