@@ -13,7 +13,7 @@ export const planCommand: Command = {
   name: 'plan',
   summary: 'says what opening the gate would do, in words and in rules; changes nothing',
   usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
-            [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--json]
+            [--no-hold] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--json]
 
 Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
 
@@ -26,6 +26,7 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --user U         local flows of this user, by name or number (every user)
   --cgroup PATH    local flows of this cgroup, below /sys/fs/cgroup (every one)
   --exclude CIDR   servers to leave alone
+  --no-hold        accepts a TCP client before its server has answered: quicker by a little, but a closed port looks open for a moment
   --backend B      the tool that loads the rules (auto: nft where it can be used)
   --port PORT      first port the relay tries on loopback (50080)
   --json           one object: plan, backend, description, texts, digest

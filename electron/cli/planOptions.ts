@@ -17,6 +17,7 @@ export const planShapes = {
   user: { type: 'string', multiple: true },
   cgroup: { type: 'string', multiple: true },
   exclude: { type: 'string', multiple: true },
+  'no-hold': { type: 'boolean' },
   backend: { type: 'string' },
   port: { type: 'string' },
 } as const satisfies OptionShapes
@@ -79,6 +80,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     refuse: (options.refuse ?? []).join(','),
     ...(options['udp-idle'] === undefined ? {} : { udpIdle: idleOf(options['udp-idle']) }),
     ...(scope.length === 0 ? {} : { scope }),
+    ...(options['no-hold'] === true ? { hold: false } : {}),
     interfaces: listed(options.iface),
     users,
     cgroups: listed(options.cgroup),

@@ -5,7 +5,9 @@ import { describePlan } from '#core/plan/describePlan.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import { holdGroup } from '#core/rules/names.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
+import { holdsSyns } from '#core/rules/ruleSet.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
 import { findPlaces } from '#probe/places.ts'
@@ -140,6 +142,8 @@ export class OpenGate {
     this.#undo.push({ what: 'the guard', run: () => this.#guard?.done() })
 
     this.#step('starting the relay')
+    const tool = facts.tools.find((each) => each.backend === backend)
+    const wantsHold = holdsSyns(ruleSet) && tool?.log !== false
     const relay = await RelayLink.spawn(findPlaces().relay)
     this.#relay = relay
     this.#undo.push({ what: 'the relay', run: () => relay.quit() })
@@ -155,6 +159,7 @@ export class OpenGate {
         ipv6: facts.ipv6,
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
+        hold: wantsHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
         udp: plan.udp.length > 0,
         udpIdle: plan.udpIdle,
         refuse: plan.refuse,
@@ -183,8 +188,12 @@ export class OpenGate {
     }
 
     this.#step('applying rules')
-    const owner = facts.tools.find((tool) => tool.backend === backend)?.owner === true
-    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied, { relayPort: ready.port, owner, mangle, ...udpBefore(plan) }), (got) => got.remove())
+    const owner = tool?.owner === true
+    if (holdsSyns(ruleSet) && !ready.holds) {
+      const why = wantsHold ? 'another program has the packet log this needs' : 'the kernel has no packet log (nfnetlink_log)'
+      this.#context.emit({ event: 'warning', code: 'no-hold', message: `Closed ports look open for a moment before they are reset: ${why}.` })
+    }
+    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied, { relayPort: ready.port, owner, holds: ready.holds, mangle, ...udpBefore(plan) }), (got) => got.remove())
     this.#keeper = keeper
     if (keeper.holder !== undefined) this.#endWith(keeper.holder)
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))

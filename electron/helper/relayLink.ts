@@ -14,7 +14,7 @@ import { readLines } from './readLines.ts'
 
 const count = v.pipe(v.number(), v.minValue(0))
 const saidShape = v.variant('type', [
-  v.object({ type: v.literal('ready'), port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535)), ipv6: v.boolean(), pid: count, uid: count }),
+  v.object({ type: v.literal('ready'), port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535)), ipv6: v.boolean(), holds: v.boolean(), pid: count, uid: count }),
   v.object({
     type: v.literal('failed'),
     code: v.picklist(['capture-unwritable', 'port-taken', 'no-transparent', 'internal']),
@@ -39,6 +39,8 @@ export interface RelayStart {
   readonly ipv6: boolean
   readonly threads: number
   readonly uplinkMark: number
+  /** Where the rules put SYNs that wait for their server, and what leads them to the listener when they have waited. null: none waits. */
+  readonly hold: { readonly group: number; readonly releasedMark: number } | null
   /** Listens for datagrams, too, on the same port. */
   readonly udp: boolean
   /** Seconds. */

@@ -48,6 +48,8 @@ export interface KeeperOptions {
   readonly relayPort: number
   /** nft tables may be owned by a process. */
   readonly owner: boolean
+  /** The relay sends held SYNs again. */
+  readonly holds: boolean
   /** What of iptables-nft's `mangle` stood there before us. */
   readonly mangle: { readonly ipv4: Mangle; readonly ipv6: Mangle }
   /** Milliseconds between loading rules and taking, in which conntrack (which runs only since then) learns what UDP is under way. */
@@ -73,8 +75,8 @@ function makeQueue(): <T>(work: () => Promise<T>) => Promise<T> {
 }
 
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
-function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
-  const texts = renderNft(ruleSet, { relayPort, owner, leaseSeconds })
+function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
+  const texts = renderNft(ruleSet, { relayPort, owner, holds, leaseSeconds })
   const queue = makeQueue()
   let state: 'none' | 'taking' | 'drained' = 'none'
   let { arm } = texts
@@ -113,7 +115,7 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, settle
       queue(async () => {
         await run(texts.load, { signal })
         await settled(settle, signal)
-        arm = renderNft(ruleSet, { relayPort, owner, leaseSeconds, oldUdp: await listOldUdp() }).arm
+        arm = renderNft(ruleSet, { relayPort, owner, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm
         await run(arm, { signal })
         await remember('taking')
       }),
@@ -165,7 +167,7 @@ interface RestoreTool {
   readonly save: string
 }
 
-function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, mangle, settle, listOldUdp }: KeeperOptions): RuleKeeper {
+function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, holds, mangle, settle, listOldUdp }: KeeperOptions): RuleKeeper {
   const kind = backend === 'iptables' ? 'nft' : 'legacy'
   const tools: RestoreTool[] = ruleSet.families.map((family) => {
     const name = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
@@ -182,7 +184,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     if (failures.length > 0) throw failures[0]
   }
   const loaded = new Set<Family>()
-  let texts = (family: Family): IptablesTexts => renderIptables(ruleSet, { relayPort, family })
+  let texts = (family: Family): IptablesTexts => renderIptables(ruleSet, { relayPort, holds, family })
   let forgetAt = Infinity
   const queue = makeQueue()
   const reference = new Map<Family, string[]>()
@@ -211,7 +213,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
         if (ruleSet.sets.udp.length > 0) {
           await settled(settle, signal)
           const oldUdp = await listOldUdp()
-          texts = (family) => renderIptables(ruleSet, { relayPort, family, oldUdp })
+          texts = (family) => renderIptables(ruleSet, { relayPort, holds, family, oldUdp })
           for (const tool of tools) {
             signal.throwIfAborted()
             await restore(tool, texts(tool.family).arm, signal)

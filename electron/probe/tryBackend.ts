@@ -35,6 +35,10 @@ const iptablesTrial = `*mangle
 COMMIT
 `
 
+/** Giving a packet's copy to a program is a module of its own (nft_log or xt_NFLOG, and nfnetlink_log), which a kernel may lack. */
+const nftLogTrial = 'add table inet trial\nadd chain inet trial bare\nadd rule inet trial bare tcp flags & (fin | syn | rst | ack) == syn ct status & dnat == 0 log group 7 snaplen 160 drop\n'
+const iptablesLogTrial = '*mangle\n:TRIAL - [0:0]\n-A TRIAL -p tcp -m tcp --syn -m conntrack ! --ctstate DNAT -j NFLOG --nflog-group 7 --nflog-size 160\nCOMMIT\n'
+
 /**
  * Tries a backend by really loading rules in a network namespace made for it and gone with it. Without privilege a user namespace makes that possible; where the
  * machine allows none, being installed is all that can be known, and the helper, which is root, tries again anyway.
@@ -53,12 +57,13 @@ export async function tryBackend(backend: Backend, privileged: boolean): Promise
   const [command = '', ...args] = scratch
   const load = (text: string): Promise<string | undefined> => run(command, [...args, path, ...(backend === 'nft' ? ['-f', '-'] : ['--noflush'])], text)
   if (backend === 'nft') {
-    if ((await load(nftTrial(true))) === undefined) return { ...found, usable: true, owner: true }
+    const log = (await load(nftLogTrial)) === undefined
+    if ((await load(nftTrial(true))) === undefined) return { ...found, usable: true, owner: true, log }
     const refusal = await load(nftTrial(false))
-    return refusal === undefined ? { ...found, usable: true, owner: false } : { ...found, usable: false, owner: false, reason: `the kernel or nft refuses transparent rules: ${refusal}` }
+    return refusal === undefined ? { ...found, usable: true, owner: false, log } : { ...found, usable: false, owner: false, reason: `the kernel or nft refuses transparent rules: ${refusal}` }
   }
   const refusal = await load(iptablesTrial)
-  if (refusal === undefined) return { ...found, usable: true }
+  if (refusal === undefined) return { ...found, usable: true, log: (await load(iptablesLogTrial)) === undefined }
   // Old iptables needs a module that only root may load, so without root its refusal proves nothing.
   if (!privileged && backend === 'iptables-legacy') return { ...found, usable: true, reason: 'installed; it could not be tried without administrator rights' }
   return { ...found, usable: false, reason: `the kernel or iptables refuses transparent rules: ${refusal}` }

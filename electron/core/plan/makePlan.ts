@@ -10,6 +10,8 @@ export interface PlanWish {
   /** UDP ports to refuse; they need not stand in `udp` as well. */
   readonly refuse?: string
   readonly udpIdle?: Partial<UdpIdle>
+  /** Default: true. */
+  readonly hold?: boolean
   /** Default: both. */
   readonly scope?: readonly Scope[]
   readonly interfaces?: readonly string[]
@@ -37,6 +39,7 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     udp: portsOrNone(wish.udp ?? ''),
     refuse: portsOrNone(wish.refuse ?? ''),
     udpIdle: { ...defaultUdpIdle, ...wish.udpIdle },
+    hold: wish.hold ?? true,
     scope: wish.scope ?? ['local', 'forwarded'],
     interfaces: wish.interfaces ?? [],
     users: wish.users ?? [],

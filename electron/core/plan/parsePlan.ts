@@ -26,6 +26,7 @@ export function parsePlan(input: unknown): InterceptionPlan {
     udp: canonicalPorts([...plan.udp, ...plan.refuse]),
     refuse: canonicalPorts(plan.refuse),
     udpIdle: { dns: plan.udpIdle.dns, quic: plan.udpIdle.quic, other: plan.udpIdle.other },
+    hold: plan.hold,
     scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
     interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),
     users: [...new Set(plan.users)].sort((a, b) => a - b),

@@ -29,6 +29,11 @@ export interface InterceptionPlan {
   readonly refuse: readonly PortRange[]
   /** Seconds of silence after which a UDP flow is over: to port 53, on ports that speak QUIC (443), on any other. */
   readonly udpIdle: UdpIdle
+  /**
+   * A TCP client's SYN waits until its server has answered, so that a closed port looks closed and a missing host missing. Without, every connection is
+   * accepted first and reset when its server cannot be reached.
+   */
+  readonly hold: boolean
   /** At least one, in the order local, forwarded. */
   readonly scope: readonly Scope[]
   /** Names of incoming interfaces for `forwarded`; empty: every one but lo. */
@@ -69,6 +74,7 @@ export const planShape = v.strictObject({
   // Absent from the session files of 0.1.
   refuse: v.optional(v.pipe(v.array(range), v.maxLength(4096)), []),
   udpIdle: v.optional(v.strictObject({ dns: idle, quic: idle, other: idle }), defaultUdpIdle),
+  hold: v.optional(v.boolean(), true),
   scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),
   interfaces: v.pipe(v.array(v.pipe(v.string(), v.maxLength(15))), v.maxLength(64)),
   users: v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe))), v.maxLength(256)),

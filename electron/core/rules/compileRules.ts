@@ -1,8 +1,8 @@
 import { Failure } from '../contract/failure.ts'
 import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
-import { routeProtocol, type InterceptionPlan } from '../plan/plan.ts'
+import { routeProtocol, type InterceptionPlan, type Scope } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
-import { neverTaken, rulePreference } from './names.ts'
+import { holdGroup, neverTaken, rulePreference } from './names.ts'
 import type { Chain, ChainName, Match, RuleSet, Step } from './ruleSet.ts'
 
 /**
@@ -12,7 +12,7 @@ import type { Chain, ChainName, Match, RuleSet, Step } from './ruleSet.ts'
 export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleSet {
   checkNames(plan, facts)
   const { marks } = plan
-  const chains: Chain[] = [...prerouting(plan)]
+  const chains: Chain[] = [...prerouting(plan, holdScopes(plan, facts))]
   if (plan.scope.includes('local')) chains.push(...output(plan))
   return {
     version: 1,
@@ -44,7 +44,16 @@ export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleS
   }
 }
 
-function prerouting(plan: InterceptionPlan): Chain[] {
+/**
+ * Whose SYNs can wait for their server. A program's own goes out a second time and conntrack sees nothing odd; one from elsewhere has to come in by lo a
+ * second time (on the way out, a masquerade of somebody's would change its sender), and strict reverse-path rules know better than to let it.
+ */
+function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo }: MachineFacts): readonly Scope[] {
+  if (!hold || tcp.length === 0) return []
+  return scope.filter((each) => each === 'local' || lenientLo === true)
+}
+
+function prerouting(plan: InterceptionPlan, holds: readonly Scope[]): Chain[] {
   const { scope, marks, tcp, udp } = plan
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
   const pre: Step[] = [
@@ -55,6 +64,12 @@ function prerouting(plan: InterceptionPlan): Chain[] {
     // Path-MTU discovery and unreachables of flows that carry a client's address.
     { when: [{ is: 'icmp' }, { is: 'of-transparent-socket' }], then: divert },
   ]
+  if (holds.length > 0) {
+    // What the relay held and sends again.
+    pre.push({ when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
+  }
+  // A translated one has to go on as conntrack knows it.
+  const hold = (of: Scope): Step[] => (holds.includes(of) ? [{ when: [{ is: 'tcp-opening' }, { is: 'not-translated' }], then: { does: 'hold', group: holdGroup } }] : [])
   if (scope.includes('local')) {
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'original-direction' }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
   }
@@ -68,6 +83,7 @@ function prerouting(plan: InterceptionPlan): Chain[] {
         steps: [
           // So that the flow is ours even after the relay has let go of it for its silence: see `fwd_sel`.
           ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }], then: { does: 'mark-flow', mark: marks.forwarded } } satisfies Step]),
+          ...hold('forwarded'),
           always({ does: 'hand-to-relay', mark: marks.forwarded }),
         ],
       },
@@ -83,18 +99,29 @@ function prerouting(plan: InterceptionPlan): Chain[] {
       },
     )
   }
-  if (scope.includes('local')) {
+  if (scope.includes('local') || holds.length > 0) {
     chains.push({
       name: 'take_lo',
       // A local packet that got here is on lo with a foreign destination. Without a listener it must be refused, or it would reach whatever program listens on the wildcard address.
-      steps: [always({ does: 'hand-to-relay' }), ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp' }], then: { does: 'refuse' } } satisfies Step]), always({ does: 'drop' })],
+      steps: [
+        ...(holds.length === 0
+          ? []
+          : [
+              { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'hand-to-relay' } } satisfies Step,
+              { when: [{ is: 'tcp' }, { is: 'marked', mark: marks.uplink }], then: { does: 'refuse' } } satisfies Step,
+            ]),
+        ...hold('local'),
+        always({ does: 'hand-to-relay' }),
+        ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp' }], then: { does: 'refuse' } } satisfies Step]),
+        always({ does: 'drop' }),
+      ],
     })
   }
   return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
 }
 
 function output(plan: InterceptionPlan): Chain[] {
-  const { marks, users, cgroups, udp } = plan
+  const { marks, users, cgroups, tcp, udp, hold } = plan
   // Users and cgroups narrow one another: each is a gate of its own on the way to the ports.
   const byCgroup: Chain[] = cgroups.length === 0 ? [] : [{ name: 'out_group', steps: [{ when: [{ is: 'in-chosen-cgroup' }], then: { does: 'jump', to: 'out_port' } }] }]
   const afterUser = cgroups.length === 0 ? 'out_port' : 'out_group'
@@ -118,6 +145,8 @@ function output(plan: InterceptionPlan): Chain[] {
       name: 'out',
       hook: 'output',
       steps: [
+        // A SYN that waited: from here on its flow is known by conntrack.
+        ...(hold && tcp.length > 0 ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step] : []),
         // The relay's own connections to servers.
         { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'return' } },
         // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.

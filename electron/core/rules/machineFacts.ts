@@ -10,6 +10,8 @@ export interface ToolFacts {
   readonly reason?: string
   /** nft only: tables may carry `flags owner` (kernel 5.12 and nft 0.9.9 or newer). */
   readonly owner?: boolean
+  /** Its rules can give a packet's copy to a program (nf_log over netlink); absent where that could not be tried. */
+  readonly log?: boolean
 }
 /** Facts that decide what is compiled. Found by the probe room; plain data so that a test can state them. */
 export interface MachineFacts {
@@ -17,6 +19,8 @@ export interface MachineFacts {
   /** The kernel has IPv6 (/proc/net/if_inet6 exists). */
   readonly ipv6: boolean
   readonly interfaces: readonly string[]
+  /** A packet put on lo is let in though its sender lives elsewhere: no strict rp_filter there, no src_valid_mark. Absent: not known, so no. */
+  readonly lenientLo?: boolean
   /** Existing cgroup v2 paths, without leading slash; absent when they could not be listed (then a wrong one is found only when the rules are loaded). */
   readonly cgroups?: readonly string[]
   /** Where the cgroup v2 hierarchy lies below /sys/fs/cgroup: `` or, on a hybrid layout, `unified`. */

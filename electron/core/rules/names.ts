@@ -25,6 +25,11 @@ export const preroutingPriority = 'filter + 50'
 /** `type route` chains do their work (re-routing by the new mark) at mangle. */
 export const outputPriority = 'mangle'
 
+/** nfnetlink_log group to which SYNs go that wait for their server; one a network namespace. */
+export const holdGroup = 7701
+/** Of each: the longest IP and TCP headers are 120. */
+export const heldBytes = 160
+
 /** The relay listens on loopback and nowhere else: a transparent wildcard listener would take every connection through this machine to its port number. */
 export const relayAddress = { ipv4: '127.0.0.1', ipv6: '::1' } as const
 

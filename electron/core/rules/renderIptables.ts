@@ -1,10 +1,12 @@
 import type { PortRange } from '../plan/plan.ts'
-import { chainPrefix, iptablesTable, relayAddress } from './names.ts'
+import { chainPrefix, heldBytes, iptablesTable, relayAddress } from './names.ts'
 import { transportsOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
 
 export interface IptablesOptions {
   readonly relayPort: number
   readonly family: Family
+  /** Somebody sends held SYNs again. Default: nobody does, so the rules hold none. */
+  readonly holds?: boolean
   /** Default: none, or not known. */
   readonly oldUdp?: OldUdp
 }
@@ -73,6 +75,7 @@ export function sweepIptables(saved: string): string {
 
 function chainRules(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): string[] {
   return chain.steps.flatMap(({ when, then }) => {
+    if (then.does === 'hold' && options.holds !== true) return []
     const conditions = when.map((match) => conditionsOf(ruleSet, match, options)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
     return conditions.flatMap((words) => verdicts(ruleSet, then, options).map((verdict) => ['-A', nameOf(chain.name), ...words, verdict].filter((word) => word !== '').join(' ')))
   })
@@ -98,6 +101,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: Iptabl
       ...(oldUdp?.connected ?? []).filter((flow) => flow.family === family).map(({ local, remote }) => `-s ${local.address} -d ${remote.address} -p udp -m udp --sport ${local.port} --dport ${remote.port}`),
       ...portLists((oldUdp?.ports ?? []).map((port) => ({ from: port, to: port }))).map((ports) => `-p udp -m multiport --sports ${ports}`),
     ]
+    case 'not-translated': return ['-m conntrack ! --ctstate DNAT']
     // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
     case 'to-elsewhere': return [`-m addrtype --dst-type UNICAST${family === 'ipv4' ? '' : ' -m addrtype ! --dst-type LOCAL,ANYCAST'}`]
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
@@ -110,13 +114,14 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: Iptabl
 }
 
 function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[] {
+  if (act.does === 'hold') return [`-j NFLOG --nflog-group ${act.group} --nflog-size ${heldBytes}`, '-j DROP']
   if (act.does !== 'hand-to-relay') return [verdict(act)]
   // TPROXY wants one transport a rule.
   const { family, relayPort } = options
   return transportsOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
 }
 
-function verdict(act: Exclude<Act, { does: 'hand-to-relay' }>): string {
+function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hold' }>): string {
   switch (act.does) {
     case 'jump': return `-j ${nameOf(act.to)}`
     case 'return': return '-j RETURN'

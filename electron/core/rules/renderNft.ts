@@ -1,11 +1,13 @@
 import type { PortRange } from '../plan/plan.ts'
-import { nftFamily, nftTable, outputPriority, preroutingPriority, relayAddress } from './names.ts'
+import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, relayAddress } from './names.ts'
 import { oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
   readonly relayPort: number
   /** The table belongs to the nft process that loads it and goes when that process goes (`flags owner`). */
   readonly owner: boolean
+  /** Somebody sends held SYNs again. Default: nobody does, so the rules hold none. */
+  readonly holds?: boolean
   /** Default: none, or not known. */
   readonly oldUdp?: OldUdp
   /** How long one `arm` or `renew` lets new flows be taken. */
@@ -62,7 +64,7 @@ export function loadCommands(ruleSet: RuleSet, options: NftOptions): string[] {
       : []),
     ...bare.map((chain) => `add chain ${table} ${chain.name}`),
     ...hooked.map((chain) => `add chain ${table} ${chain.name} { ${hook(chain)}; policy accept; }`),
-    ...chains.flatMap((chain) => chainRules(ruleSet, chain, options.relayPort).map((rule) => `add rule ${table} ${chain.name} ${rule}`)),
+    ...chains.flatMap((chain) => chainRules(ruleSet, chain, options).map((rule) => `add rule ${table} ${chain.name} ${rule}`)),
   ]
 }
 
@@ -70,11 +72,12 @@ function addTable(owner: boolean): string {
   return `add table ${table}${owner ? ' { flags owner; }' : ''}`
 }
 
-function chainRules(ruleSet: RuleSet, chain: Chain, relayPort: number): string[] {
+function chainRules(ruleSet: RuleSet, chain: Chain, options: NftOptions): string[] {
   return chain.steps.flatMap(({ when, then }) => {
+    if (then.does === 'hold' && options.holds !== true) return []
     // A match with several answers (an address family, a cgroup) makes a rule of each.
     const conditions = when.map((match) => conditionsOf(ruleSet, match)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
-    return conditions.flatMap((words) => verdicts(ruleSet, then, relayPort).map((verdict) => [...words, verdict].join(' ')))
+    return conditions.flatMap((words) => verdicts(ruleSet, then, options.relayPort).map((verdict) => [...words, verdict].join(' ')))
   })
 }
 
@@ -95,6 +98,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'flow-new': return ['ct state new']
     case 'flow-established': return ['ct state established,related']
     case 'of-old-udp-socket': return [...families(ruleSet).map((family) => `${ip(family)} saddr . udp sport . ${ip(family)} daddr . udp dport @${oldSet(family)}`), 'udp sport @old_udp_ports']
+    case 'not-translated': return ['ct status & dnat == 0']
     case 'to-elsewhere': return ['fib daddr type unicast']
     case 'to-skipped-network': return families(ruleSet).map((family) => `${ip(family)} daddr @${skipSet(family)}`)
     case 'to-broadcast': return ['fib daddr type broadcast']
@@ -120,6 +124,7 @@ function verdicts(ruleSet: RuleSet, act: Act, relayPort: number): string[] {
           : `meta nfproto ipv6 meta l4proto ${protocol} tproxy ip6 to [${relayAddress.ipv6}]:${relayPort}${mark} accept`,
       )
     }
+    case 'hold': return [`log group ${act.group} snaplen ${heldBytes} drop`]
     case 'refuse': return ['reject with tcp reset']
     case 'return': case 'accept': case 'drop': return [act.does]
   }

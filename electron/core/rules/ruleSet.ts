@@ -36,6 +36,8 @@ export type Match =
   | { readonly is: 'to-chosen-port'; readonly transport: Transport }
   | { readonly is: 'by-chosen-user' }
   | { readonly is: 'in-chosen-cgroup' }
+  /** No DNAT has changed where it goes. */
+  | { readonly is: 'not-translated' }
   /** The lease is alive: its holder has lately seen the relay answer. On iptables, which has no element that times out, a guard process does this instead. */
   | { readonly is: 'leased'; readonly transport: Transport }
 
@@ -47,6 +49,8 @@ export type Act =
   | { readonly does: 'mark-flow'; readonly mark: number }
   /** To the relay's listener on loopback. Ends the walk if there is a listener; without one nft goes on to the next step and iptables drops. */
   | { readonly does: 'hand-to-relay'; readonly mark?: number }
+  /** Dropped, and a copy given to the relay, which sends it again (both marks of `local` and `uplink` on it) when the server has answered. Left out where it cannot be done. */
+  | { readonly does: 'hold'; readonly group: number }
   | { readonly does: 'refuse' }
   | { readonly does: 'drop' }
 
@@ -117,6 +121,11 @@ export interface OldUdp {
 }
 
 export const oldPortsFor = 30
+
+/** Whether any SYN is to wait for its server. */
+export function holdsSyns({ chains }: Pick<RuleSet, 'chains'>): boolean {
+  return chains.some((chain) => chain.steps.some((step) => step.then.does === 'hold'))
+}
 
 export function transportsOf({ sets }: Pick<RuleSet, 'sets'>): Transport[] {
   return (['tcp', 'udp'] as const).filter((transport) => sets[transport].length > 0)

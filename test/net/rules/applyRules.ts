@@ -22,11 +22,13 @@ export interface ApplyOptions {
   readonly relayPort: number
   readonly leaseSeconds?: number
   readonly cgroupPrefix?: string
+  /** The relay sends held SYNs again. */
+  readonly holds?: boolean
 }
 
 /** Compiles a wish and brings its rules into the laboratory's router by the real tools, in the helper's order: rules, routes, lease. */
-export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix }: ApplyOptions): Promise<AppliedRules> {
-  const rules = compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
+export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix, holds = false }: ApplyOptions): Promise<AppliedRules> {
+  const rules = compileRules(makePlan(wish), { tools: [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
   const routes = renderRoutes(rules)
   const unroute = async (): Promise<void> => {
     for (const argv of routes.revert) await lab.exec('router', ['ip', ...argv], { reject: false })
@@ -39,7 +41,7 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     const nft = async (text: string): Promise<void> => {
       await lab.exec('router', ['nft', '-f', '-'], { input: text })
     }
-    const texts = renderNft(rules, { relayPort, owner: false, leaseSeconds })
+    const texts = renderNft(rules, { relayPort, owner: false, holds, leaseSeconds })
     await nft(texts.load)
     await route()
     await nft(texts.arm)
@@ -55,7 +57,7 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     }
   }
 
-  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), texts: renderIptables(rules, { relayPort, family }) }))
+  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), texts: renderIptables(rules, { relayPort, holds, family }) }))
   const restore = (tool: string, text: string): Promise<unknown> => lab.exec('router', [tool, '--noflush'], { input: text })
   await route()
   for (const tool of tools) await restore(tool.restore, tool.texts.load)

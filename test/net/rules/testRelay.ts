@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream'
 import { findPlaces } from '#probe/places.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 import { defaultMarks } from '#core/plan/plan.ts'
+import { holdGroup } from '#core/rules/names.ts'
 
 /** The real relay in the laboratory's router, led over its control socket as the helper does it. */
 export interface TestRelay {
@@ -21,7 +22,7 @@ export interface TestRelay {
 
 const person = 65534
 
-export async function startRelay(lab: Lab): Promise<TestRelay> {
+export async function startRelay(lab: Lab, { hold = false }: { readonly hold?: boolean } = {}): Promise<TestRelay> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-rules-'))
   chownSync(folder, person, person)
   const [command, ...args] = [...lab.enter('router'), findPlaces().relay]
@@ -54,11 +55,12 @@ export async function startRelay(lab: Lab): Promise<TestRelay> {
   const ready = await ask(
     {
       type: 'start', uid: person, gid: person, groups: [person], port: 50080, portTries: 20, ipv6: true, threads: 1, uplinkMark: defaultMarks.uplink,
+      hold: hold ? { group: holdGroup, releasedMark: (defaultMarks.local | defaultMarks.uplink) >>> 0 } : null,
       capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, attribute: false, maxFlows: 1024, version: '0.1.0',
     },
     (message) => message['type'] === 'ready' || message['type'] === 'failed',
   )
-  if (ready['type'] !== 'ready') throw new Error(`the relay did not start: ${JSON.stringify(ready)}`)
+  if (ready['type'] !== 'ready' || ready['holds'] !== hold) throw new Error(`the relay did not start: ${JSON.stringify(ready)}`)
 
   let pings = 0
   const finish = async (): Promise<void> => {

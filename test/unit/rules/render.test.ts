@@ -9,7 +9,7 @@ import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
 
-const compile = (wish: PlanWish): RuleSet => compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['lo', 'eth0'], cgroupPrefix: 'unified' })
+const compile = (wish: PlanWish): RuleSet => compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['lo', 'eth0'], cgroupPrefix: 'unified', lenientLo: true })
 
 const oldUdp: OldUdp = {
   connected: [
@@ -67,7 +67,7 @@ describe('nft', () => {
   test('the preview is what is loaded, under one another', () => {
     const rules = compile(goldens['local'] ?? { tcp: '' })
     const [preview] = previewRules(rules, 50080, 'nft')
-    expect(`${preview?.text.trimEnd().split('\n').join('; ')}\n`).toBe(renderNft(rules, { relayPort: 50080, owner: false, leaseSeconds: 4 }).load)
+    expect(`${preview?.text.trimEnd().split('\n').join('; ')}\n`).toBe(renderNft(rules, { relayPort: 50080, owner: false, holds: true, leaseSeconds: 4 }).load)
   })
 })
 
