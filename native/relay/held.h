@@ -39,6 +39,11 @@ class HeldTable {
     waiting_.store(entries_.size(), std::memory_order_relaxed);
     return held;
   }
+  [[nodiscard]] bool has(const Endpoint& client, const Endpoint& server) {
+    if (waiting() == 0) return false;
+    const std::scoped_lock lock(mutex_);
+    return entries_.contains(UpstreamSet::key(client, server));
+  }
   [[nodiscard]] std::size_t waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
  private:

@@ -21,9 +21,9 @@ constexpr std::uint64_t kFirstTag = 2;
 constexpr std::int64_t kMillisecond = 1'000'000, kSecond = 1000 * kMillisecond;
 constexpr std::int64_t kLookEvery = 100 * kMillisecond;
 constexpr std::int64_t kWitnessPatience = 50 * kMillisecond;
-// How long a released SYN is remembered: a copy that comes late must not open a second connection, and who does not finish the handshake frees the first.
-constexpr std::int64_t kReleasedPatience = 10 * kSecond;
-constexpr std::size_t kMost = 16384;  // entries, some 600 bytes each; beyond it SYNs wait for their next try
+constexpr std::int64_t kReleasedPatience = 10 * kSecond;  // who does not finish the handshake by then frees what was reached for it
+constexpr std::size_t kMost = 16384;                       // entries, some 600 bytes each; beyond it SYNs wait for their next try
+constexpr std::size_t kRecent = 16384;                     // digests, 8 bytes each
 
 // A client that still waits sends its SYN again after 1, 3, 7, 15 … seconds (RFC 6298, 5.5); one that missed its time has given up.
 std::int64_t patience(std::int64_t first, std::int64_t last) { return last + 4 * kSecond + (last - first) * 5 / 2; }
@@ -32,7 +32,7 @@ std::int64_t patience(std::int64_t first, std::int64_t last) { return last + 4 *
 
 Usher::Usher(RelayShared& shared, Track& track, std::unique_ptr<SynLog> log, RawSender sender)
     : shared_(shared), track_(track), log_(std::move(log)), sender_(std::move(sender)), epoll_(::epoll_create1(EPOLL_CLOEXEC)),
-      mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+      mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), recent_(kRecent) {
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kLogTag;
@@ -103,9 +103,7 @@ void Usher::turn() {
 }
 
 void Usher::publish() {
-  std::uint64_t under = 0;
-  for (const auto& [id, pending] : pending_) under += pending.stage == Pending::Stage::kReleased ? 0U : 1U;
-  if (pendingCount_.exchange(under, std::memory_order_relaxed) != under && !shared_.changed.exchange(true)) shared_.wakeControl();
+  if (pendingCount_.exchange(under_, std::memory_order_relaxed) != under_ && !shared_.changed.exchange(true)) shared_.wakeControl();
 }
 
 void Usher::onMail() {
@@ -138,6 +136,12 @@ void Usher::onLog() {
   raise();
 }
 
+// Where the SYN's digest stands if its client is in already. Direct-mapped: a digest in the same place is forgotten, and with it only a convenience.
+std::uint64_t& Usher::recent(const Syn& syn, std::uint64_t& digest) {
+  digest = UpstreamSet::Hash{}(UpstreamSet::key(syn.client, syn.server)) ^ (std::uint64_t{syn.sequence} << 32U | syn.sequence);
+  return recent_[digest % kRecent];
+}
+
 void Usher::onSyn(Syn syn) {
   const UpstreamSet::Key ends = UpstreamSet::key(syn.client, syn.server);
   if (const auto known = byEnds_.find(ends); known != byEnds_.end()) {
@@ -150,12 +154,14 @@ void Usher::onSyn(Syn syn) {
     }
     letGo(pending);  // its client gave that up and begins anew
   }
-  if (pending_.size() >= kMost) return;
+  std::uint64_t digest = 0;
+  if (pending_.size() >= kMost || recent(syn, digest) == digest) return;
 
   const std::uint64_t id = shared_.nextId.fetch_add(1, std::memory_order_relaxed);
   Pending& pending = pending_[id];
   byEnds_[ends] = id;
   pending.id = id;
+  ++under_;
   pending.syn = std::move(syn);
   pending.asked = pending.lastSyn = now_;
   pending.local = own_.contains(pending.syn.client);
@@ -178,7 +184,7 @@ void Usher::connect(Pending& pending) {
     shared_.warn(kLoopRefused);
     return fail(ELOOP);
   }
-  if (shared_.active.load(std::memory_order_relaxed) + pending_.size() > shared_.options.maxFlows + std::size_t{kMost}) return fail(EMFILE);
+  if (shared_.active.load(std::memory_order_relaxed) >= shared_.options.maxFlows) return fail(EMFILE);
   Upstream upstream = openUpstream({syn.client, syn.server, pending.local, own_.contains(syn.server), shared_.options.uplinkMark, syn.tos, syn.hops, syn.mss});
   if (upstream.fd < 0) return fail(upstream.error);
   pending.upstream.reset(upstream.fd);
@@ -227,6 +233,7 @@ void Usher::release(Pending& pending) {
   held.program = std::move(pending.program);
   pending.key.reset();
   pending.stage = Pending::Stage::kReleased;
+  --under_;
   pending.until = now_ + kReleasedPatience;
   shared_.held.put(pending.syn.client, pending.syn.server, std::move(held));
   sender_.release(pending.syn, pending.local);
@@ -259,6 +266,7 @@ void Usher::forget(std::uint64_t id) {
   if (found == pending_.end()) return;
   Pending& pending = found->second;
   if (pending.key) shared_.upstreams.erase(*pending.key);
+  if (pending.stage != Pending::Stage::kReleased) --under_;
   const auto ends = byEnds_.find(UpstreamSet::key(pending.syn.client, pending.syn.server));
   if (ends != byEnds_.end() && ends->second == id) byEnds_.erase(ends);
   pending_.erase(found);
@@ -280,12 +288,18 @@ void Usher::letGo(Pending& pending) {
 
 void Usher::expire() {
   looked_ = now_;
-  std::vector<std::uint64_t> over;
-  std::vector<std::uint64_t> unnamed;
+  std::vector<std::uint64_t> over, unnamed, in;
   for (const auto& [id, pending] : pending_) {
     const bool released = pending.stage == Pending::Stage::kReleased;
-    if (now_ >= (released ? pending.until : patience(pending.asked, pending.lastSyn))) over.push_back(id);
+    if (released && !shared_.held.has(pending.syn.client, pending.syn.server)) in.push_back(id);
+    else if (now_ >= (released ? pending.until : patience(pending.asked, pending.lastSyn))) over.push_back(id);
     else if (pending.naming && !released && now_ >= pending.asked + kWitnessPatience) unnamed.push_back(id);
+  }
+  for (const std::uint64_t id : in) {
+    std::uint64_t digest = 0;
+    std::uint64_t& place = recent(pending_.at(id).syn, digest);
+    place = digest;
+    forget(id);
   }
   for (const std::uint64_t id : unnamed) settle(pending_.at(id));
   for (const std::uint64_t id : over) {

@@ -67,6 +67,7 @@ class Usher {
   void onMail();
   void onLog();
   void onSyn(Syn syn);
+  [[nodiscard]] std::uint64_t& recent(const Syn& syn, std::uint64_t& digest);
   void connect(Pending& pending);
   void onUpstream(std::uint64_t id);
   void settle(Pending& pending);
@@ -90,6 +91,8 @@ class Usher {
   AddressList own_;
   std::uint32_t ownGeneration_ = 0;
   bool stopping_ = false;
+  std::uint64_t under_ = 0;                                                         // entries that were not released yet
+  std::vector<std::uint64_t> recent_;                                               // digests of SYNs whose client is in: a late copy opens nothing
   std::unordered_map<std::uint64_t, Pending> pending_;                              // by flow id
   std::unordered_map<UpstreamSet::Key, std::uint64_t, UpstreamSet::Hash> byEnds_;   // client and server to flow id
 
