@@ -102,6 +102,8 @@ int run() {
   options.payload = start.payload;
   options.maxBytesPerFlow = start.maxBytesPerFlow;
   options.maxBytes = start.maxBytes;
+  options.ring = start.ring;
+  if (start.segmentBytes) options.segmentBytes = *start.segmentBytes;
   options.tracks = start.threads + (synLog ? 1U : 0U);
   int error = 0;
   const std::unique_ptr<Recorder> recorder = Recorder::open(options, error);

@@ -5,6 +5,7 @@ import { execa } from 'execa'
 
 import type { GateState } from '#core/contract/bridge.ts'
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
+import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
 import { parseValue } from '#core/filter/parseValue.ts'
 import { fieldOf } from '#core/filter/fields.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
@@ -37,13 +38,16 @@ const shapes = {
   'no-payload': { type: 'boolean' },
   'max-bytes': { type: 'string' },
   'max-flow-bytes': { type: 'string' },
+  'segment-bytes': { type: 'string' },
+  'no-ring': { type: 'boolean' },
   threads: { type: 'string' },
 } as const
 
 export const captureCommand: Command = {
   name: 'capture',
   summary: 'opens the gate and records what flows through it',
-  usage: `sluice capture [--tcp PORTS] [--udp PORTS] [--refuse PORTS] -o NAME.sluice [--for 30s] [--json] [--no-payload] [--max-bytes N] [--max-flow-bytes N] [--threads N]
+  usage: `sluice capture [--tcp PORTS] [--udp PORTS] [--refuse PORTS] -o NAME.sluice [--for 30s] [--json] [--no-payload]
+               [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N]
                and the choices of sluice plan: --udp-idle --scope --iface --user --cgroup --exclude --no-hold --backend --port
 
 Prints one line beginning with READY when the gate is open, then the flows: a live table on a terminal, else a line for each that is over.
@@ -53,8 +57,10 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
   -o NAME          the session folder to make; never an existing one (NAME.sluice)
   --for DURATION   drains and closes by itself: 200ms, 30s, 5m, 2h, 1d
   --no-payload     records who spoke with whom, when and how much, not what
-  --max-bytes N    stops recording payload after so many bytes (500M, 2GiB); relaying goes on
-  --max-flow-bytes N  the same for each flow
+  --max-bytes N    the record's budget (500M, 2GiB): beyond it the oldest part goes
+  --no-ring        with it: keep the oldest, and record no more payload beyond the budget; relaying goes on
+  --segment-bytes N   the record is cut into files of about that size (256MiB)
+  --max-flow-bytes N  records no more payload of a flow than that
   --threads N      relaying threads
   --json           one event a line: step, ready, gate, opened, ended, warning, closed`,
   async run(args, output) {
@@ -62,7 +68,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
     takePositionals(positionals)
     if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
     const duration = values.for === undefined ? undefined : parseDuration(values.for)
-    const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), threads: threads(values.threads) }
+    const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), ...segments(values), threads: threads(values.threads) }
     const plan = await planOf(values)
     const digest = await digestOf(plan)
     const typed = resolve(values.output)
@@ -82,6 +88,12 @@ function size(option: string, text: string | undefined): number | null {
   const value = parseValue(fieldOf('bytes'), text)
   if (value?.type !== 'number' || value.number < 0) throw new Failure('usage', `--${option} takes a number of bytes such as 500M or 2GiB, not "${text}"`)
   return Math.floor(value.number)
+}
+function segments(values: { readonly 'segment-bytes'?: string | undefined; readonly 'no-ring'?: boolean | undefined; readonly 'max-bytes'?: string | undefined }): { segmentBytes?: number; ring?: boolean } {
+  const segmentBytes = size('segment-bytes', values['segment-bytes'])
+  if (segmentBytes !== null && segmentBytes < leastSegmentBytes) throw new Failure('usage', `--segment-bytes takes 64KiB or more, not "${String(values['segment-bytes'])}"`)
+  if (values['no-ring'] === true && values['max-bytes'] === undefined) throw new Failure('usage', '--no-ring says what happens at --max-bytes, and that is missing')
+  return { ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
 }
 function threads(text: string | undefined): number {
   // More than a few is seldom of use and takes from the programs that are watched.
@@ -104,6 +116,8 @@ interface CaptureWish {
   readonly payload: boolean
   readonly maxBytes: number | null
   readonly maxBytesPerFlow: number | null
+  readonly segmentBytes?: number
+  readonly ring?: boolean
   readonly threads: number
   readonly duration?: number
 }
@@ -131,7 +145,7 @@ class Capture {
   }
 
   async run(): Promise<number> {
-    const { plan, folder, payload, maxBytes, maxBytesPerFlow, threads: count, duration } = this.wish
+    const { plan, folder, payload, digest: _digest, duration, ...limits } = this.wish
     await createSessionFolder(folder, { plan, payload, version })
     const closed = new Promise<GateState>((done) => this.gate.onState((state) => {
       this.hear(state)
@@ -143,7 +157,7 @@ class Capture {
     let endTimer: (() => void) | undefined
     try {
       try {
-        await this.gate.open(plan, { folder, payload, maxBytes, maxBytesPerFlow, threads: count })
+        await this.gate.open(plan, { folder, payload, ...limits })
       } catch (error) {
         await removeFolder(folder)
         throw error

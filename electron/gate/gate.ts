@@ -21,6 +21,9 @@ export interface OpenChoice {
   /** null: no limit. */
   readonly maxBytesPerFlow: number | null
   readonly maxBytes: number | null
+  /** What happens at `maxBytes`: the oldest part of the record goes (true, the default), or no more payload is recorded. */
+  readonly ring?: boolean
+  readonly segmentBytes?: number
   readonly threads: number
 }
 
@@ -75,12 +78,12 @@ export class Gate {
       throwIfGivenUp(opening.signal)
       this.#attach(helper)
       this.#actions = new ActionRecord(choice.folder)
-      const { folder, payload, maxBytesPerFlow, maxBytes, threads } = choice
+      const { threads, ...capture } = choice
       // `close` while this is pending is sent after it on the same channel, so the helper gives up and this rejects.
-      const result = await helper.request('open', { plan, digest, capture: { folder, payload, maxBytesPerFlow, maxBytes }, threads })
+      const result = await helper.request('open', { plan, digest, capture, threads })
       throwIfGivenUp(opening.signal)
       const { step: _step, ...rest } = this.#state
-      this.#set({ ...rest, phase: 'open', backend: result.backend, openedAt: (this.#options.now ?? Date.now)(), recording: payload ? this.#state.recording : 'off' })
+      this.#set({ ...rest, phase: 'open', backend: result.backend, openedAt: (this.#options.now ?? Date.now)(), recording: choice.payload ? this.#state.recording : 'off' })
       this.#opening = undefined
     } catch (error) {
       const failure = opening.signal.aborted ? new Failure('cancelled', 'opening was given up') : error

@@ -47,7 +47,7 @@ export interface RelayStart {
   readonly udpIdle: UdpIdle
   /** UDP ports answered with "port unreachable". */
   readonly refuse: readonly PortRange[]
-  readonly capture: { readonly folder: string; readonly payload: boolean; readonly maxBytesPerFlow: number | null; readonly maxBytes: number | null }
+  readonly capture: { readonly folder: string; readonly payload: boolean; readonly maxBytesPerFlow: number | null; readonly maxBytes: number | null; readonly ring?: boolean | undefined; readonly segmentBytes?: number | undefined }
   readonly attribute: boolean
   readonly maxFlows: number
   readonly version: string

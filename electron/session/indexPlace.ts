@@ -1,8 +1,9 @@
-import { createHash, randomBytes } from 'node:crypto'
-import { constants, closeSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { constants, closeSync, existsSync, lstatSync, mkdirSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 
+import type { CaptureFiles } from './captureFiles.ts'
 import type { FoundSession } from './sessionFolder.ts'
 import { openRegularFile, readAt } from './openFile.ts'
 import { Database } from './store/database.ts'
@@ -27,13 +28,6 @@ export interface PlacedIndex {
   /** All was read: makes the index one that may be believed next time. Call again after changing it. */
   seal(): void
   close(): void
-}
-
-/** What a capture is recognised by: its length, its first and its last 64 KiB. */
-export function fingerprint(descriptor: number, size: number): string {
-  const hash = createHash('sha256')
-  hash.update(String(size)).update(readAt(descriptor, 0, Math.min(size, 65_536))).update(readAt(descriptor, Math.max(0, size - 65_536), Math.min(size, 65_536)))
-  return hash.digest('hex')
 }
 
 interface Stamp {
@@ -76,7 +70,7 @@ const leftovers = ['-wal', '-shm', '-journal'] as const
  * bearing a token that this user's state folder knows together with the file's very inode and change time, of this version and for
  * this capture. Null otherwise. It is not opened before all that can be told from outside has been.
  */
-function openTrusted(path: string, capture: number): { database: Database; token: string } | null {
+function openTrusted(path: string, capture: CaptureFiles): { database: Database; token: string } | null {
   const stamp = stampOf(path)
   if (stamp === null || leftovers.some((ending) => existsSync(path + ending))) return null
   let database: Database | undefined
@@ -89,7 +83,7 @@ function openTrusted(path: string, capture: number): { database: Database; token
     const store = new IndexStore(database)
     const good =
       store.meta('version') === String(indexVersion) && store.meta('token') === wanted.token && store.meta('complete') === '1' &&
-      store.meta('capture') === fingerprint(capture, fstatSync(capture).size)
+      store.meta('capture') === capture.fingerprint()
     if (good) return { database, token: wanted.token }
     database.close()
     return null
@@ -150,7 +144,7 @@ function create(path: string, journal: 'WAL' | 'MEMORY'): IndexStore {
  * The index of a session: the one in its folder if it can be believed, else a new one there; for a stranger's session, a folder that
  * cannot be written, or one another inspector is at work on, a private one in this user's cache that goes with the process.
  */
-export function placeIndex(session: FoundSession, capture: number): PlacedIndex {
+export function placeIndex(session: FoundSession, capture: CaptureFiles): PlacedIndex {
   const path = join(session.folder, indexFileName)
   const lock = session.own ? lockIndex(path) : null
   if (lock === null) return placePrivate()
@@ -164,14 +158,14 @@ export function placeIndex(session: FoundSession, capture: number): PlacedIndex 
   }
 }
 
-function placed(store: IndexStore, path: string, token: string, complete: boolean, capture: number, lock: Database): PlacedIndex {
+function placed(store: IndexStore, path: string, token: string, complete: boolean, capture: CaptureFiles, lock: Database): PlacedIndex {
   return {
     store,
     complete,
     seal: () => {
       store.putMeta('version', String(indexVersion))
       store.putMeta('token', token)
-      store.putMeta('capture', fingerprint(capture, fstatSync(capture).size))
+      store.putMeta('capture', capture.fingerprint())
       store.putMeta('complete', '1')
       store.flush()
       // Out of WAL, so that the file alone is the index and nothing is replayed into it next time.

@@ -1,5 +1,4 @@
-import { readSync } from 'node:fs'
-
+import type { CaptureFiles } from './captureFiles.ts'
 import { LiveFlow } from './liveFlow.ts'
 import type { IndexStore } from './store/indexStore.ts'
 import { FlowFollower } from '#core/capture/followFlows.ts'
@@ -21,26 +20,35 @@ export interface IngestTotals {
   readonly bytesLost: number
 }
 
+export interface SegmentsDropped {
+  readonly first: number
+  readonly last: number
+  readonly bytes: number
+}
+
 /** Reads a capture into an index, a bounded step at a time. Holds state of live flows only. */
 export class CaptureIngest {
-  private readonly capture: number
+  private readonly files: CaptureFiles
   private readonly store: IndexStore
-  private readonly blocks = new BlockReader()
+  private blocks = new BlockReader()
   private readonly follower = new FlowFollower()
   private readonly live = new Map<number, LiveFlow>()
   private readonly dirty = new Set<LiveFlow>()
   private readonly budget = new HeadBudget()
   private readonly piece = new Uint8Array(pieceSize)
-  private position = 0
   private lastId = 0
   private flows = 0
   private readonly closedSums = { up: 0, down: 0, lost: 0 }
   private changedIds = new Set<number>()
   /** Why nothing more is read, if it is so. */
   damage: string | undefined
+  /** A segment that another follows ends in the middle of a block; its number. */
+  cutSegment: number | undefined
+  /** What the record says was deleted of it. */
+  dropped: SegmentsDropped | undefined
 
-  constructor(capture: number, store: IndexStore) {
-    this.capture = capture
+  constructor(files: CaptureFiles, store: IndexStore) {
+    this.files = files
     this.store = store
   }
 
@@ -50,7 +58,7 @@ export class CaptureIngest {
   }
   /** Bytes of the capture read, a begun block with them. */
   get read(): number {
-    return this.position
+    return this.files.position
   }
   get pending(): number {
     return this.blocks.pending
@@ -77,10 +85,14 @@ export class CaptureIngest {
           if (this.store.queued >= queueLimit) this.store.flush()
           if (performance.now() >= deadline) return false
         }
-        const read = readSync(this.capture, this.piece, 0, pieceSize, this.position)
-        if (read === 0) return true
-        this.position += read
-        this.blocks.push(this.piece.subarray(0, read))
+        const read = this.files.read(this.piece)
+        if (read > 0) {
+          this.blocks.push(this.piece.subarray(0, read))
+          continue
+        }
+        const what = this.files.advance()
+        if (what === 'dry') return true
+        if (what === 'next') this.nextSegment()
       }
     } catch (error) {
       if (!(error instanceof CaptureDamaged)) throw error
@@ -108,6 +120,12 @@ export class CaptureIngest {
     for (const flow of this.live.values()) this.close(flow, undefined)
   }
 
+  private nextSegment(): void {
+    const [before] = this.files.segments.slice(-2)
+    if (this.blocks.pending > 0) this.cutSegment = before?.number
+    this.blocks = new BlockReader(this.files.position, true)
+  }
+
   private take(block: CaptureBlock): void {
     const followed = this.follower.follow(block)
     if (followed.kind === 'packet') {
@@ -126,13 +144,24 @@ export class CaptureIngest {
 
   private takeFact(fact: Fact): void {
     if (fact.t === 'session') return
+    if (fact.t === 'dropped') {
+      this.dropped = { first: fact.first, last: fact.last, bytes: fact.bytes }
+      return
+    }
     if (fact.t === 'open') {
+      const open = this.live.get(fact.id)
+      if (open !== undefined && fact.again === true) {
+        // Goes on in a new segment; what lies between what was read and this was in segments that went before they could be.
+        open.resume(fact)
+        return
+      }
       // Ids mostly rise, as several threads write; one that was there before must not overwrite a flow that has ended.
       if (fact.id <= this.lastId && this.isKnown(fact.id)) return
       this.lastId = Math.max(this.lastId, fact.id)
       this.flows++
       const flow = new LiveFlow(fact, this.store, this.budget)
       this.live.set(fact.id, flow)
+      flow.resume(fact)
       this.touch(flow)
       return
     }

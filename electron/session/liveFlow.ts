@@ -55,6 +55,12 @@ export class LiveFlow implements ExchangeSink {
     this.firsts.connectedAt = fact.time
   }
 
+  /** An open fact said again in a new segment, or the first one heard: bytes that went by before it are not in what was read. */
+  resume({ bytesUp = 0, bytesDown = 0 }: FactOf<'open'>): void {
+    if (bytesUp > this.bytes.up) this.gap('up', bytesUp - this.bytes.up, 'dropped', this.lastTime)
+    if (bytesDown > this.bytes.down) this.gap('down', bytesDown - this.bytes.down, 'dropped', this.lastTime)
+  }
+
   /** A data segment. What was seen before is passed over; what the sequence number leaps over is a gap nobody stated. */
   data(direction: Direction, sequence: number, payload: Uint8Array, fileOffset: number, time: bigint): void {
     this.lastTime = time

@@ -1,22 +1,23 @@
-import { closeSync, fstatSync, watch } from 'node:fs'
+import { watch } from 'node:fs'
 import type { FSWatcher } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 
 import { codingsOf, decodedLimit, decodeStreaming, decodeWhole } from './bodyDecoder.ts'
 import type { Decoded } from './bodyDecoder.ts'
+import { CaptureFiles } from './captureFiles.ts'
+import type { PlacedSegment } from './captureFiles.ts'
 import { FlowQuery } from './flowQuery.ts'
 import type { FlowOrder } from './flowQuery.ts'
 import type { PlacedIndex } from './indexPlace.ts'
 import { placeIndex } from './indexPlace.ts'
 import { CaptureIngest } from './ingest.ts'
-import type { IngestTotals } from './ingest.ts'
-import { openRegularFile, readAt } from './openFile.ts'
+import type { IngestTotals, SegmentsDropped } from './ingest.ts'
 import { findSession } from './sessionFolder.ts'
 import type { FoundSession } from './sessionFolder.ts'
 import { StreamReader } from './streamReader.ts'
 import { Failure } from '#core/contract/failure.ts'
 import type { BodyPage, FlowPage, SessionSummary, StreamPage } from '#core/contract/inspectorProtocol.ts'
-import { captureFileName } from '#core/contract/sessionFile.ts'
+import { segmentName } from '#core/contract/sessionFile.ts'
 import type { Part } from '#core/dissect/dissector.ts'
 import { headerValues } from '#core/dissect/httpHead.ts'
 import type { BodyPart, SessionReader } from '#core/export/sessionReader.ts'
@@ -28,6 +29,10 @@ const stepTime = 12
 const pollTime = 100
 const changedTime = 100
 
+interface StoredTotals extends IngestTotals {
+  readonly dropped?: SegmentsDropped
+}
+
 export interface SessionEvents {
   /** At most ten times a second. */
   changed(revision: number, flows: ReadonlySet<number>, summary: SessionSummary): void
@@ -35,15 +40,14 @@ export interface SessionEvents {
 
 /** An open session: reads its capture, follows it while it is live, answers questions about it. */
 export class Session implements SessionReader {
-  readonly captureFile: string
   private readonly found: FoundSession
   private readonly events: SessionEvents
-  private capture: number | null = null
+  private files: CaptureFiles | null = null
   private index: PlacedIndex | null = null
   private ingest: CaptureIngest | null = null
   private query: FlowQuery | null = null
   private streams: StreamReader | null = null
-  private stored: IngestTotals | null = null
+  private stored: StoredTotals | null = null
   private revision = 0
   private live: boolean
   private ended = false
@@ -58,7 +62,6 @@ export class Session implements SessionReader {
 
   private constructor(found: FoundSession, live: boolean, events: SessionEvents) {
     this.found = found
-    this.captureFile = found.captureFile
     this.live = live
     this.events = events
   }
@@ -66,37 +69,38 @@ export class Session implements SessionReader {
   /** Opens what is there and starts reading. Failures: 'session-missing', 'session-unreadable'. A live session may have no capture yet. */
   static open(folder: string, live: boolean, events: SessionEvents): Session {
     const session = new Session(findSession(folder), live, events)
-    if (!session.attach() && !live) throw new Failure('session-unreadable', `there is no capture (${captureFileName}) in this session`)
+    if (!session.attach() && !live) throw new Failure('session-unreadable', `there is no capture (${segmentName(1)}) in this session`)
     session.running = session.run()
     return session
   }
 
   private attach(): boolean {
-    const capture = openRegularFile(this.captureFile, captureFileName)
-    if (capture === null) return false
-    this.capture = capture
+    const files = CaptureFiles.open(this.found.folder)
+    if (files === null) return false
     try {
-      // The first eight bytes tell whether this is a capture at all; later damage is a note, not a refusal.
-      const head = readAt(capture, 0, 12)
+      // The first bytes tell whether this is a capture at all; later damage is a note, not a refusal.
+      const head = files.head()
       const good = head.length < 12 || Buffer.from(head).readUInt32LE(0) === 0x0a0d0d0a
-      if (!good || (head.length < 12 && !this.live && head.length > 0)) throw new Failure('session-unreadable', `${captureFileName} is not a capture of Sluice`)
-      this.index = placeIndex(this.found, capture)
+      if (!good || (head.length < 12 && !this.live && head.length > 0)) throw new Failure('session-unreadable', `${segmentName(files.segments[0]!.number)} is not a capture of Sluice`)
+      this.index = placeIndex(this.found, files)
     } catch (error) {
-      closeSync(capture)
-      this.capture = null
+      files.close()
       throw error
     }
+    this.files = files
     const { store, complete } = this.index
     if (complete) {
-      this.stored = JSON.parse(store.meta('totals') ?? 'null') as IngestTotals | null
+      this.stored = JSON.parse(store.meta('totals') ?? 'null') as StoredTotals | null
+      // Where its chunks lie counts segments that may be gone by now.
+      files.place(JSON.parse(store.meta('segments') ?? '[]') as PlacedSegment[])
       this.ended = true
       this.live = false
       this.revision = 1
     } else {
-      this.ingest = new CaptureIngest(capture, store)
+      this.ingest = new CaptureIngest(files, store)
     }
     this.query = new FlowQuery(store, () => { if (this.ended) this.index?.seal() })
-    this.streams = new StreamReader(store, capture)
+    this.streams = new StreamReader(store, files)
     return true
   }
 
@@ -104,7 +108,7 @@ export class Session implements SessionReader {
   private async run(): Promise<void> {
     try {
       while (!this.closed && !this.ended) {
-        if (this.capture === null && !this.attach()) {
+        if (this.files === null && !this.attach()) {
           if (!this.live) break
           await this.more()
           continue
@@ -154,9 +158,10 @@ export class Session implements SessionReader {
     if (ingest === null || index === null) return
     ingest.finish()
     this.flush()
-    this.stored = ingest.totals()
+    this.stored = { ...ingest.totals(), ...(ingest.dropped === undefined ? {} : { dropped: ingest.dropped }) }
     // A damaged or cut capture is read again next time: its notes are not kept.
-    if (ingest.damage === undefined && ingest.pending === 0) {
+    if (ingest.damage === undefined && ingest.cutSegment === undefined && ingest.pending === 0) {
+      index.store.putMeta('segments', JSON.stringify(this.files?.segments ?? []))
       index.store.putMeta('totals', JSON.stringify(this.stored))
       index.seal()
     }
@@ -196,20 +201,24 @@ export class Session implements SessionReader {
     await this.running
     if (this.flushTimer !== null) clearTimeout(this.flushTimer)
     this.index?.close()
-    if (this.capture !== null) closeSync(this.capture)
+    this.files?.close()
     this.index = null
-    this.capture = null
+    this.files = null
   }
 
   summary(): SessionSummary {
-    const size = this.capture === null ? 0 : fstatSync(this.capture).size
+    const size = this.files?.size() ?? 0
     const notes = [...this.found.notes]
     const { ingest } = this
     if (ingest?.damage !== undefined) notes.push(`${ingest.damage}; what follows was not read`)
     else if (this.ended && ingest !== null && ingest.pending > 0) notes.push(`the record ends in the middle of a block (${String(ingest.pending)} bytes of it are there)`)
+    if (ingest?.cutSegment !== undefined) notes.push(`${segmentName(ingest.cutSegment)} ends in the middle of a block; reading went on with the next`)
+    const dropped = this.stored?.dropped ?? ingest?.dropped
+    if (dropped !== undefined) notes.push(droppedNote(dropped))
     if (this.error !== null) notes.push(`reading stopped: ${escapeText(this.error.message, 300)}`)
     const totals = this.stored ?? ingest?.totals() ?? { flows: 0, live: 0, bytesUp: 0, bytesDown: 0, bytesLost: 0 }
-    return { ...totals, read: this.ended ? size : Math.min(ingest?.read ?? 0, size), size, notes }
+    const { flows, live, bytesUp, bytesDown, bytesLost } = totals
+    return { flows, live, bytesUp, bytesDown, bytesLost, read: this.ended ? size : Math.min(ingest?.read ?? 0, size), size, notes }
   }
 
   flowPage(order: FlowOrder, offset: number, limit: number): Promise<FlowPage> {
@@ -338,13 +347,21 @@ export class Session implements SessionReader {
   }
 
   *captureBytes(): Generator<Uint8Array> {
-    if (this.capture === null) return
-    const end = this.ingest?.offset ?? fstatSync(this.capture).size
-    for (let at = 0; at < end; ) {
-      const piece = readAt(this.capture, at, Math.min(262_144, end - at))
-      if (piece.length === 0) return
-      yield piece
-      at += piece.length
+    const { files } = this
+    if (files === null) return
+    for (const segment of [...files.segments]) {
+      const end = Math.min(segment.start + segment.size, this.ingest?.offset ?? Infinity)
+      for (let at = segment.start; at < end; ) {
+        const piece = files.at(at, Math.min(262_144, end - at))
+        if (piece.length === 0) break // deleted meanwhile
+        yield piece
+        at += piece.length
+      }
     }
   }
+}
+
+function droppedNote({ first, last, bytes }: SegmentsDropped): string {
+  const which = first === last ? `segment ${String(first)}` : `segments ${String(first)} to ${String(last)}`
+  return `the oldest part of the record, ${which} (${String(bytes)} bytes), was deleted to keep the budget: flows of that time are missing or begin later`
 }

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 
 import { openRegularFile, readAt } from './openFile.ts'
 import { Failure } from '#core/contract/failure.ts'
-import { captureFileName, sessionFileName, sessionFileShape } from '#core/contract/sessionFile.ts'
+import { sessionFileName, sessionFileShape } from '#core/contract/sessionFile.ts'
 import { escapeText } from '#core/flow/escapeText.ts'
 
 const sessionFileLimit = 1024 * 1024
@@ -12,7 +12,6 @@ const sessionFileLimit = 1024 * 1024
 /** What can be said of a session before its capture is read. */
 export interface FoundSession {
   readonly folder: string
-  readonly captureFile: string
   /** The folder is this user's own and nobody else may write in it: what lies there is no stranger's. */
   readonly own: boolean
   readonly notes: readonly string[]
@@ -33,7 +32,7 @@ export function findSession(path: string): FoundSession {
   }
   const notes = readSessionFile(folder)
   const { uid, mode } = lstatSync(folder)
-  return { folder, captureFile: join(folder, captureFileName), own: uid === process.getuid?.() && (mode & 0o022) === 0, notes }
+  return { folder, own: uid === process.getuid?.() && (mode & 0o022) === 0, notes }
 }
 
 function readSessionFile(folder: string): string[] {

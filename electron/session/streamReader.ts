@@ -1,4 +1,4 @@
-import { readAt } from './openFile.ts'
+import type { CaptureFiles } from './captureFiles.ts'
 import type { Chunk } from './store/chunkCodec.ts'
 import type { IndexStore } from './store/indexStore.ts'
 import type { Part } from '#core/dissect/dissector.ts'
@@ -16,11 +16,11 @@ export interface Stretch {
 /** Bytes of flows, read out of the capture by what the index says of where they lie. */
 export class StreamReader {
   private readonly store: IndexStore
-  private readonly capture: number
+  private readonly files: CaptureFiles
 
-  constructor(store: IndexStore, capture: number) {
+  constructor(store: IndexStore, files: CaptureFiles) {
     this.store = store
-    this.capture = capture
+    this.files = files
   }
 
   /** Stretches from byte `from` of what was asked for (both: order of arrival, both counted), `limit` bytes at most; a gap counts none of them. */
@@ -48,7 +48,7 @@ export class StreamReader {
   private stretch(chunk: Chunk, offset: number, skip: number, length: number): Stretch {
     const { direction, time } = chunk
     if (chunk.fileOffset < 0) return { direction, offset, time, length }
-    const bytes = readAt(this.capture, chunk.fileOffset + skip, length)
+    const bytes = this.files.at(chunk.fileOffset + skip, length)
     return bytes.length === length ? { direction, offset, time, length, bytes } : { direction, offset, time, length }
   }
 

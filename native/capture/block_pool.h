@@ -13,6 +13,7 @@ namespace sluice {
 struct Block {
   std::byte* data = nullptr;
   std::atomic<std::size_t> committed{0};   // owner stores, writer loads; always between two pcapng blocks
+  std::atomic<std::uint32_t> segment{0};   // which file its bytes belong to; owner stores, final once anything is committed
   std::atomic<Block*> next{nullptr};       // owner stores once, writer loads
   std::size_t written = 0;                 // writer's alone
   bool factsOnly = false;                  // owner's alone: came out of the reserve, so no payload goes in

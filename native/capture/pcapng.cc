@@ -80,6 +80,8 @@ void appendEndpoint(std::string& json, std::string_view key, const Endpoint& end
   json += '}';
 }
 
+void appendAgain(std::string& json) { json += R"(,"again":true)"; }
+
 std::string_view bounded(std::string_view text, std::size_t most) { return text.substr(0, most); }
 
 constexpr std::size_t kMaxName = 256, kMaxPath = 4096, kMaxWords = 32, kMaxCommand = 4096;
@@ -128,7 +130,7 @@ std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const 
   return size;
 }
 
-std::string buildHead(std::string_view version, std::string_view os, bool payload) {
+std::string buildHead(std::string_view version, std::string_view os, bool payload, std::uint32_t segment) {
   std::string out;
   std::string text = "Sluice ";
   appendUtf8(text, version, 64);
@@ -154,7 +156,10 @@ std::string buildHead(std::string_view version, std::string_view os, bool payloa
 
   std::string json = R"({"t":"session","version":1,"relay":)";
   appendJsonString(json, bounded(version, 64));
-  json += payload ? R"(,"payload":true})" : R"(,"payload":false})";
+  json += payload ? R"(,"payload":true)" : R"(,"payload":false)";
+  appendKey(json, "segment");
+  appendNumber(json, std::uint64_t{segment});
+  json += '}';
   appendFact(out, json);
   return out;
 }
@@ -167,17 +172,30 @@ void appendFact(std::string& out, std::string_view json) {
   endBlock(out, start);
 }
 
-void appendOpen(std::string& json, const FlowRecord& flow, bool local, std::int64_t nanoseconds) {
+void appendOpen(std::string& json, const FlowRecord& flow, bool again) {
   beginFact(json, "open", flow.id);
   json += flow.udp ? R"(,"proto":"udp","scope":)" : R"(,"proto":"tcp","scope":)";
-  json += local ? R"("local")" : R"("forwarded")";
+  json += flow.local ? R"("local")" : R"("forwarded")";
   appendEndpoint(json, "client", flow.client);
   appendEndpoint(json, "server", flow.server);
-  appendTime(json, nanoseconds);
+  appendTime(json, flow.openedAt);
+  if (again) {
+    appendAgain(json);
+    appendKey(json, "bytesUp");
+    appendNumber(json, flow.placed[0]);
+    appendKey(json, "bytesDown");
+    appendNumber(json, flow.placed[1]);
+    if (flow.udp) {
+      appendKey(json, "datagramsUp");
+      appendNumber(json, flow.placedDatagrams[0]);
+      appendKey(json, "datagramsDown");
+      appendNumber(json, flow.placedDatagrams[1]);
+    }
+  }
   json += '}';
 }
 
-void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds) {
+void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds, bool again) {
   beginFact(json, "process", id);
   appendKey(json, "pid");
   appendNumber(json, program.pid);
@@ -201,12 +219,25 @@ void appendProcess(std::string& json, std::uint64_t id, const Program& program, 
   appendKey(json, "user");
   appendJsonString(json, bounded(program.user, kMaxName));
   appendTime(json, nanoseconds);
+  if (again) appendAgain(json);
   json += '}';
 }
 
-void appendConnected(std::string& json, std::uint64_t id, const Endpoint& upstream, std::int64_t nanoseconds) {
-  beginFact(json, "connected", id);
-  appendEndpoint(json, "upstream", upstream);
+void appendConnected(std::string& json, const FlowRecord& flow, bool again) {
+  beginFact(json, "connected", flow.id);
+  appendEndpoint(json, "upstream", flow.upstream);
+  appendTime(json, flow.connectedAt);
+  if (again) appendAgain(json);
+  json += '}';
+}
+
+void appendDropped(std::string& json, std::uint32_t first, std::uint32_t last, std::uint64_t bytes, std::int64_t nanoseconds) {
+  json += R"({"t":"dropped","first":)";
+  appendNumber(json, std::uint64_t{first});
+  appendKey(json, "last");
+  appendNumber(json, std::uint64_t{last});
+  appendKey(json, "bytes");
+  appendNumber(json, bytes);
   appendTime(json, nanoseconds);
   json += '}';
 }

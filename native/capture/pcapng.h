@@ -50,16 +50,19 @@ struct Datagram {
 std::size_t datagramSize(bool v4, std::size_t payload, bool named);
 std::size_t writeDatagram(std::byte* out, const Datagram& datagram, std::span<const std::byte> payload);  // payload at most kMaxDatagram
 
-// Section Header Block, Interface Description Block, and the session fact: what every capture starts with.
-std::string buildHead(std::string_view version, std::string_view os, bool payload);
+// Section Header Block, Interface Description Block, and the session fact: what every segment starts with.
+std::string buildHead(std::string_view version, std::string_view os, bool payload, std::uint32_t segment);
 
 // A Custom Block around one JSON object, appended to `out`.
 void appendFact(std::string& out, std::string_view json);
 
 // The bodies of the facts. Strings of a Program are bounded here once more (name and user 256 bytes, path 4 KiB, 32 words of 4 KiB in all).
-void appendOpen(std::string& json, const FlowRecord& flow, bool local, std::int64_t nanoseconds);
-void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds);
-void appendConnected(std::string& json, std::uint64_t id, const Endpoint& upstream, std::int64_t nanoseconds);
+// `again`: said once more in a later segment; an open then says how many bytes of the flow lie before.
+void appendOpen(std::string& json, const FlowRecord& flow, bool again);
+void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds, bool again);
+void appendConnected(std::string& json, const FlowRecord& flow, bool again);
+// Segments `first` to `last`, of so many bytes, have been deleted to keep the budget.
+void appendDropped(std::string& json, std::uint32_t first, std::uint32_t last, std::uint64_t bytes, std::int64_t nanoseconds);
 // `datagrams`: how many of UDP they were, 0 for TCP.
 void appendGap(std::string& json, std::uint64_t id, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, std::string_view reason, std::int64_t nanoseconds);
 void appendClose(std::string& json, const FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds);

@@ -1,11 +1,8 @@
 #include "capture/recorder.h"
 
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,7 +14,6 @@
 #include <system_error>
 #include <thread>
 
-#include "capture/pcapng.h"
 #include "capture/shared.h"
 
 namespace sluice {
@@ -33,30 +29,12 @@ std::int64_t clockNow(clockid_t clock) {
   return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-std::string systemName() {
-  utsname names{};
-  if (uname(&names) != 0) return {};
-  return std::string(names.sysname) + " " + names.release;
-}
+// The least a segment may be asked to hold, so that heads and repeated facts stay a small part of it.
+constexpr std::uint64_t kLeastSegment = 64U << 10U;
 
-int createFile(const std::string& folder) {
-  const int directory = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory < 0) return -1;
-  const int file = openat(directory, "capture-000001.pcapng", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  const int error = errno;
-  ::close(directory);
-  errno = error;
-  return file;
-}
-
-bool writeAll(int file, const std::string& bytes) {
-  for (std::size_t done = 0; done < bytes.size();) {
-    const ssize_t count = ::write(file, bytes.data() + done, bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return false;
-    done += static_cast<std::size_t>(count);
-  }
-  return true;
+std::uint64_t segmentSize(const RecorderOptions& options) {
+  const std::uint64_t most = options.ring && options.maxBytes ? *options.maxBytes / 4 : options.segmentBytes;
+  return std::max(kLeastSegment, std::min(options.segmentBytes, most));
 }
 
 }  // namespace
@@ -65,7 +43,9 @@ Shared::Shared(const RecorderOptions& wanted, std::size_t blocks, std::size_t bl
     : options(wanted),
       pool(blocks, blockSize),
       reserve(std::max(wanted.tracks, blocks / 8)),
-      recovered(reserve + std::max<std::size_t>(1, (blocks - wanted.tracks - reserve) / 2)) {}
+      recovered(reserve + std::max<std::size_t>(1, (blocks - wanted.tracks - reserve) / 2)),
+      segmentBytes(segmentSize(wanted)),
+      cutAt(segmentBytes) {}
 
 void Shared::wake() {
   if (sleep.load(std::memory_order_seq_cst) == kAwake || sleep.exchange(kAwake, std::memory_order_seq_cst) == kAwake) return;
@@ -75,6 +55,14 @@ void Shared::wake() {
 void Shared::slow() {
   Recording expected = Recording::kOn;
   state.compare_exchange_strong(expected, Recording::kSlow, std::memory_order_seq_cst);
+  wake();
+}
+
+void Shared::count(std::uint64_t bytes) {
+  const std::uint64_t all = published.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  std::uint64_t due = cutAt.load(std::memory_order_relaxed);
+  if (all < due || !cutAt.compare_exchange_strong(due, all + segmentBytes, std::memory_order_relaxed)) return;
+  segment.fetch_add(1, std::memory_order_seq_cst);
   wake();
 }
 
@@ -107,22 +95,15 @@ std::unique_ptr<Recorder> Recorder::open(const RecorderOptions& wanted, int& err
     shared->streams.push_back(shared->tracks.back().impl_.get());
   }
 
-  const int file = createFile(options.folder);
-  if (file < 0) {
-    error = errno;
-    return nullptr;
-  }
+  error = shared->files.open(options.folder, options.version, options.payload);
+  if (error != 0) return nullptr;
   const auto abandon = [&](int why) {
     error = why;
-    ::close(file);
     ::unlink((options.folder + "/capture-000001.pcapng").c_str());
     return nullptr;
   };
-  const std::string head = pcapng::buildHead(options.version, systemName(), options.payload);
-  if (!writeAll(file, head)) return abandon(errno != 0 ? errno : EIO);
-  shared->file = file;
-  shared->fileSize = head.size();
-  shared->accepted = head.size();
+  shared->accepted = shared->files.size();
+  shared->published = shared->files.size();
   now();
 
   // Signals are the business of other threads; SIGXFSZ too must never end us here.

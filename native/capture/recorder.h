@@ -1,8 +1,11 @@
-// The record of a session: one pcapng file, written behind the relaying threads' backs.
+// The record of a session: a ring of pcapng files, written behind the relaying threads' backs.
 //
 // Layout: ARCHITECTURE.md, "The capture". A relaying thread owns one Track and only copies into memory there: no call of a Track
 // ever waits for the disk. A writer thread takes the filled blocks and appends them. What does not fit into the bounded memory,
 // or does not fit the disk, is stated exactly as a gap.
+//
+// Each file (a segment) stands for itself. Where one segment ends and the next begins is decided for each track by its own thread, between
+// two pieces of its stream; a flow that goes on is stated again before its first packet in the new one.
 #pragma once
 
 #include <atomic>
@@ -36,6 +39,7 @@ struct Program {  // what the witness found; text is raw bytes from /proc, escap
   std::uint32_t uid = 0;
   std::string name, path, user;
   std::vector<std::string> cmdline;  // bounded by the witness: 32 words, 4 KiB in all
+  bool operator==(const Program&) const = default;
 };
 
 struct RecorderOptions {
@@ -43,10 +47,17 @@ struct RecorderOptions {
   std::string version;                             // for shb_userappl and the session fact
   bool payload = true;
   std::optional<std::uint64_t> maxBytesPerFlow{};   // payload bytes kept of a flow, both directions together
-  std::optional<std::uint64_t> maxBytes{};         // size of the file at which payload is no longer kept (facts are)
+  std::optional<std::uint64_t> maxBytes{};         // size of all segments together: beyond it the oldest goes, or, without a ring, payload is no longer kept (facts are)
+  bool ring = false;                               // the oldest segment makes room for the newest; needs maxBytes
+  std::uint64_t segmentBytes = 256U << 20U;        // at about which a segment ends (a block of memory a track more at most); a quarter of a ring's maxBytes at most
   std::size_t tracks = 1;                          // relaying threads
   std::size_t memory = 32U << 20U;                 // bytes waiting for the disk, all tracks together (at least 256 KiB a track are taken)
   ssize_t (*write)(int, const struct iovec*, int) = nullptr;  // instead of writev(2): tests script a slow, short or failing disk
+};
+
+struct ProgramFact {
+  Program program;
+  std::int64_t nanoseconds = 0;
 };
 
 // What the recorder keeps of one flow: small, lives inside the relay's flow.
@@ -56,15 +67,22 @@ struct FlowRecord {
   std::uint32_t nextSequence[2] = {0, 0};          // by Direction, modulo 2^32
   std::uint64_t bytes[2] = {0, 0};                 // relayed, exact
   std::uint64_t kept = 0;                          // payload bytes recorded
+  std::uint64_t placed[2] = {0, 0};                // bytes the record knows of: kept, or stated as a gap
   std::uint64_t owedGap[2] = {0, 0};               // relayed, not kept, not yet stated
   std::uint8_t owedReason[2] = {0, 0};
   bool opened = false;                             // its open fact has been recorded
   bool udp = false;                                // set before opened(); what follows counts for UDP alone
   std::uint32_t pid = 0;                           // of the program, once recorded: packets name it
+  std::uint32_t segment = 0;                       // where it was last stated
+  bool local = false, connected = false;
+  std::int64_t openedAt = 0, connectedAt = 0;
+  Endpoint upstream;
+  std::shared_ptr<const ProgramFact> program;      // to be stated again; one for all flows of a program
   bool muted = false;                              // a fact of it found no memory: until its close only gaps are counted
   std::uint64_t datagrams[2] = {0, 0};             // relayed, exact: each was sent on
   std::uint64_t lost[2] = {0, 0};                  // datagrams received and not sent on, as a network loses them
   std::uint64_t owedDatagrams[2] = {0, 0};         // of owedGap
+  std::uint64_t placedDatagrams[2] = {0, 0};       // of placed
 };
 
 class Recorder;
@@ -98,7 +116,7 @@ class Track {
 
 class Recorder {
  public:
-  // Opens folder/capture-000001.pcapng (O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600) and writes its head. On failure: null, and errno in `error`.
+  // Opens folder/capture-000001.pcapng (O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600) and writes its head; more follow (segments.h). On failure: null, and errno in `error`.
   static std::unique_ptr<Recorder> open(const RecorderOptions& options, int& error);
   ~Recorder();
   Track& track(std::size_t index);

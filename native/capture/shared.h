@@ -11,6 +11,7 @@
 
 #include "capture/block_pool.h"
 #include "capture/recorder.h"
+#include "capture/segments.h"
 
 namespace sluice {
 
@@ -27,12 +28,14 @@ struct Shared {
   BlockPool pool;
   const std::size_t reserve;      // blocks that only facts may take
   const std::size_t recovered;    // free blocks at which a slow recording takes payload again; the distance keeps gaps few
-  int file = -1;                  // the writer's, once it runs
-  std::uint64_t fileSize = 0;     // the writer's
+  const std::uint64_t segmentBytes;
+  SegmentFiles files;             // the writer's, once it runs
 
   std::atomic<Recording> state{Recording::kOn};
   std::atomic<int> error{0};
-  std::atomic<std::uint64_t> accepted{0};  // bytes for the file so far; counted only where maxBytes is set
+  std::atomic<std::uint64_t> accepted{0};  // bytes for the files so far; counted only where maxBytes ends the payload
+  std::atomic<std::uint32_t> segment{1};   // into which tracks write from their next piece on
+  std::atomic<std::uint64_t> published{0}, cutAt;  // bytes of all tracks; at how many the next segment begins
   std::atomic<bool> full{false};           // maxBytes reached: stays, so that a later, smaller chunk does not slip in
   std::atomic<std::uint32_t> sleep{kAwake};
   std::atomic<bool> stopping{false};
@@ -49,6 +52,7 @@ struct Shared {
   void wake();                             // a system call only when the writer is asleep
   void wakeIfSleeping() { if (sleep.load(std::memory_order_seq_cst) == kSleeping) wake(); }
   void slow();                             // memory ran out
+  void count(std::uint64_t bytes);         // published by a track: begins a new segment where one is due
 };
 
 // A close that found no memory: told as soon as there is some.
@@ -67,6 +71,10 @@ struct Track::Impl {
   std::size_t at = 0;
   std::size_t published = 0;
   std::uint32_t sealed = 0;
+  // The segment this track may be writing into, 0: none. While it is the old one, the writer does not end that; a track that is idle holds up nobody.
+  std::atomic<std::uint32_t> inside{0};
+  std::uint32_t segment = 0;      // the owner's copy, 0 when it has left
+  std::vector<std::shared_ptr<const ProgramFact>> programs;  // lately seen, so that flows of one program share
   std::string text;               // scratch for facts
   std::vector<OwedClose> owed;
   Block* head;                    // the writer's: the oldest block of the chain
@@ -77,9 +85,16 @@ struct Track::Impl {
   std::byte* room(std::size_t bytes, bool payload);
   bool putText();                 // the blocks in `text`, as facts
   void publish();
+  bool enter();                   // begins a piece of the stream: all up to the next enter() lands in one segment. False: no memory
+  bool enter(FlowRecord& flow);   // and states the flow, where that segment does not know it yet
+  void leave();                   // nothing is being written
+  bool grow(bool payload);        // goes on in a fresh block; false: no memory
+  std::shared_ptr<const ProgramFact> share(const Program& program, std::int64_t nanoseconds);
   void owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, GapReason reason, std::int64_t nanoseconds);
   void textGap(const FlowRecord& flow, Direction direction, std::int64_t nanoseconds);   // what it owes that way, appended to `text`
   void textGaps(const FlowRecord& flow, std::int64_t nanoseconds);  // appends the owed gaps to `text`
+  static void settleGap(FlowRecord& flow, std::size_t way);         // it has been written
+  static void settleGaps(FlowRecord& flow) { settleGap(flow, 0), settleGap(flow, 1); }
   bool tellOwed();                // true: no close is owed any more
   std::string json;
   void fact();                    // `json` as a block at the end of `text`

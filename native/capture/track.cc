@@ -65,6 +65,87 @@ std::string_view name(GapReason reason) {
 
 Track::Impl::Impl(Shared& all) : shared(all), current(all.pool.take(0)), head(current) { text.reserve(1024); }
 
+// Announce the segment, look once more whether it is still the one: the writer, who looks the other way round, then either sees us in the old one and
+// waits, or is certain that we go into the new one.
+bool Track::Impl::enter() {
+  std::uint32_t wanted = shared.segment.load(std::memory_order_acquire);
+  if (segment != wanted) {
+    if (segment != 0) publish();
+    do {
+      segment = wanted;
+      inside.store(segment, std::memory_order_seq_cst);
+      wanted = shared.segment.load(std::memory_order_seq_cst);
+    } while (segment != wanted);
+    if (shared.sleep.load(std::memory_order_relaxed) != kAwake) shared.wake();  // the old one may end now
+  }
+  if (current->segment.load(std::memory_order_relaxed) == segment) return true;
+  if (at == 0) {
+    current->segment.store(segment, std::memory_order_relaxed);
+    return true;
+  }
+  return grow(false);
+}
+
+bool Track::Impl::enter(FlowRecord& flow) {
+  if (!enter()) return false;
+  if (!flow.opened || flow.segment == segment) return true;
+  text.clear();
+  pcapng::appendOpen(json, flow, true);
+  fact();
+  if (flow.program) {
+    pcapng::appendProcess(json, flow.id, flow.program->program, flow.program->nanoseconds, true);
+    fact();
+    if (flow.pid != 0) pcapng::appendWiresharkProcess(text, flow.program->program);
+  }
+  if (flow.connected) {
+    pcapng::appendConnected(json, flow, true);
+    fact();
+  }
+  if (!putText()) return false;
+  flow.segment = segment;
+  return true;
+}
+
+void Track::Impl::leave() {
+  publish();
+  if (segment == 0) return;
+  const bool old = shared.segment.load(std::memory_order_relaxed) != segment;
+  segment = 0;
+  inside.store(0, std::memory_order_seq_cst);
+  if (old) shared.wake();
+}
+
+std::shared_ptr<const ProgramFact> Track::Impl::share(const Program& program, std::int64_t nanoseconds) {
+  constexpr std::size_t kRemembered = 16;
+  for (const auto& known : programs) {
+    if (known->program == program) return known;
+  }
+  if (programs.size() == kRemembered) programs.erase(programs.begin());
+  programs.push_back(std::make_shared<const ProgramFact>(ProgramFact{program, nanoseconds}));
+  return programs.back();
+}
+
+// Goes on in a fresh block.
+bool Track::Impl::grow(bool payload) {
+  Block* next = shared.pool.take(shared.reserve);
+  if (next == nullptr && !payload) {
+    next = shared.pool.take(0);
+    if (next != nullptr) next->factsOnly = true;
+  }
+  if (next == nullptr) {
+    shared.slow();
+    return false;
+  }
+  publish();
+  next->segment.store(segment, std::memory_order_relaxed);
+  current->next.store(next, std::memory_order_release);
+  current = next;
+  at = published = 0;
+  // The writer is told of every fourth full block, or at once where memory is short; the nap of ten milliseconds covers the rest.
+  if (++sealed % 4 == 0 || shared.pool.free() <= shared.pool.total() / 2) shared.wake();
+  return true;
+}
+
 std::byte* Track::Impl::room(std::size_t bytes, bool payload) {
   if (payload) {
     // Slow lasts until the writer has caught up well, not until one block is free: fewer, larger gaps.
@@ -77,34 +158,20 @@ std::byte* Track::Impl::room(std::size_t bytes, bool payload) {
       current->factsOnly = false;
     }
   }
-  if (at + bytes > shared.pool.blockSize()) {
-    Block* next = shared.pool.take(shared.reserve);
-    if (next == nullptr && !payload) {
-      next = shared.pool.take(0);
-      if (next != nullptr) next->factsOnly = true;
-    }
-    if (next == nullptr) {
-      shared.slow();
-      return nullptr;
-    }
-    publish();
-    current->next.store(next, std::memory_order_release);
-    current = next;
-    at = published = 0;
-    // The writer is told of every fourth full block, or at once where memory is short; the nap of ten milliseconds covers the rest.
-    if (++sealed % 4 == 0 || shared.pool.free() <= shared.pool.total() / 2) shared.wake();
-  }
+  if (at + bytes > shared.pool.blockSize() && !grow(payload)) return nullptr;
   std::byte* const out = current->data + at;
   at += bytes;
-  if (shared.options.maxBytes) shared.accepted.fetch_add(bytes, std::memory_order_relaxed);
+  if (shared.options.maxBytes && !shared.options.ring) shared.accepted.fetch_add(bytes, std::memory_order_relaxed);
   return out;
 }
 
 void Track::Impl::publish() {
   if (at == published) return;
+  const std::size_t more = at - published;
   published = at;
   // Sequentially consistent with the writer's "store sleep, then look at committed": one of us sees the other.
   current->committed.store(at, std::memory_order_seq_cst);
+  shared.count(more);
 }
 
 void Track::Impl::fact() {
@@ -133,15 +200,25 @@ void Track::Impl::textGaps(const FlowRecord& flow, std::int64_t nanoseconds) {
   }
 }
 
+void Track::Impl::settleGap(FlowRecord& flow, std::size_t way) {
+  flow.placed[way] += flow.owedGap[way];
+  flow.placedDatagrams[way] += flow.owedDatagrams[way];
+  flow.owedGap[way] = flow.owedDatagrams[way] = 0;
+}
+
 void Track::Impl::owe(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::uint64_t datagrams, GapReason reason, std::int64_t nanoseconds) {
   if ((bytes | datagrams) == 0) return;
   const std::size_t way = index(direction);
   flow.nextSequence[way] += static_cast<std::uint32_t>(bytes);
   if ((flow.owedGap[way] | flow.owedDatagrams[way]) != 0 && flow.owedReason[way] != static_cast<std::uint8_t>(reason)) {
-    text.clear();
-    textGap(flow, direction, nanoseconds);
-    if (!flow.muted && putText()) {
-      flow.owedGap[way] = flow.owedDatagrams[way] = 0;
+    const auto told = [&] {
+      if (flow.muted || !enter(flow)) return false;
+      text.clear();
+      textGap(flow, direction, nanoseconds);
+      return putText();
+    };
+    if (told()) {
+      settleGap(flow, way);
     } else {
       reason = static_cast<GapReason>(flow.owedReason[way]);  // the count must be exact; the two reasons become one
     }
@@ -154,7 +231,8 @@ void Track::Impl::owe(FlowRecord& flow, Direction direction, std::uint64_t bytes
 bool Track::Impl::tellOwed() {
   std::size_t told = 0;
   for (; told < owed.size(); ++told) {
-    const OwedClose& close = owed[told];
+    OwedClose& close = owed[told];
+    if (!enter(close.flow)) break;
     text.clear();
     textGaps(close.flow, close.nanoseconds);
     pcapng::appendClose(json, close.flow, close.reason, close.by, close.nanoseconds);
@@ -174,12 +252,16 @@ void Track::opened(FlowRecord& flow, bool local, std::int64_t nanoseconds) {
   if (impl.shared.stopped()) return;
   // A close still owed may be of the same two addresses, and they are not open twice at once.
   if (!impl.owed.empty() && !impl.tellOwed()) return;
+  if (!impl.enter()) return;
   impl.text.clear();
-  pcapng::appendOpen(impl.json, flow, local, nanoseconds);
+  flow.local = local;
+  flow.openedAt = nanoseconds;
+  pcapng::appendOpen(impl.json, flow, false);
   impl.fact();
   std::byte* out = impl.room(impl.text.size() + (flow.udp ? 0 : sizeOf(flow, pcapng::kSyn)), false);
   if (out == nullptr) return;
   flow.opened = true;
+  flow.segment = impl.segment;
   out = copy(out, impl.text);
   if (flow.udp) return;
   packet(out, flow, Direction::kUp, pcapng::kSyn, nanoseconds);
@@ -189,29 +271,36 @@ void Track::opened(FlowRecord& flow, bool local, std::int64_t nanoseconds) {
 void Track::program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds) {
   Impl& impl = *impl_;
   if (!flow.opened || flow.muted || impl.shared.stopped()) return;
+  if (!impl.enter(flow)) return;
   impl.text.clear();
-  pcapng::appendProcess(impl.json, flow.id, program, nanoseconds);
+  pcapng::appendProcess(impl.json, flow.id, program, nanoseconds, false);
   impl.fact();
   if (program.pid > 0) pcapng::appendWiresharkProcess(impl.text, program);
-  if (impl.putText() && program.pid > 0) flow.pid = static_cast<std::uint32_t>(program.pid);  // without memory the flow stays unnamed
+  if (!impl.putText()) return;  // without memory the flow stays unnamed
+  if (program.pid > 0) flow.pid = static_cast<std::uint32_t>(program.pid);
+  flow.program = impl.share(program, nanoseconds);
 }
 
 void Track::connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds) {
   Impl& impl = *impl_;
   if (!flow.opened || flow.muted || impl.shared.stopped()) return;
+  const bool entered = impl.enter(flow);
   impl.text.clear();
-  pcapng::appendConnected(impl.json, flow.id, upstream, nanoseconds);
+  flow.upstream = upstream;
+  flow.connectedAt = nanoseconds;
+  pcapng::appendConnected(impl.json, flow, false);
   impl.fact();
   if (flow.udp) {
-    impl.putText();
+    flow.connected = entered && impl.putText();
     return;
   }
   const std::uint8_t answer = pcapng::kSyn | pcapng::kAck;
-  std::byte* out = impl.room(impl.text.size() + sizeOf(flow, answer) + sizeOf(flow, pcapng::kAck), false);
+  std::byte* out = entered ? impl.room(impl.text.size() + sizeOf(flow, answer) + sizeOf(flow, pcapng::kAck), false) : nullptr;
   if (out == nullptr) {
     flow.muted = true;
     return;
   }
+  flow.connected = true;
   out = copy(out, impl.text);
   out += packet(out, flow, Direction::kDown, answer, nanoseconds);
   flow.nextSequence[1] += 1;
@@ -241,10 +330,14 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
   std::size_t done = 0;
   while (done < allowed) {
     std::size_t chunk = std::min(allowed - done, pcapng::kMaxPayload);
+    if (!impl.enter(flow)) {
+      why = GapReason::kSlow;
+      break;
+    }
     impl.text.clear();
     // What is owed either way round is stated before anything is kept again, in one piece with it or not at all.
     if ((flow.owedGap[0] | flow.owedGap[1]) != 0) impl.textGaps(flow, nanoseconds);
-    if (options.maxBytes) {
+    if (options.maxBytes && !options.ring) {
       const std::uint64_t used = shared.accepted.load(std::memory_order_relaxed) + impl.text.size() + sizeOf(flow, flags);
       const std::uint64_t left = (*options.maxBytes - std::min(*options.maxBytes, used)) & ~std::uint64_t{3};
       if (left < chunk) {
@@ -261,11 +354,12 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
     }
     if (!impl.text.empty()) {
       out = copy(out, impl.text);
-      flow.owedGap[0] = flow.owedGap[1] = 0;
+      Impl::settleGaps(flow);
     }
     packet(out, flow, direction, flags, nanoseconds, bytes.subspan(done, chunk));
     flow.nextSequence[index(direction)] += static_cast<std::uint32_t>(chunk);
     flow.kept += chunk;
+    flow.placed[index(direction)] += chunk;
     done += chunk;
   }
   impl.owe(flow, direction, bytes.size() - done, 0, why, nanoseconds);
@@ -290,15 +384,16 @@ void Track::passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, s
 void Track::finished(FlowRecord& flow, Direction direction, std::int64_t nanoseconds) {
   Impl& impl = *impl_;
   if (!flow.opened || flow.muted || impl.shared.stopped()) return;
+  const bool entered = impl.enter(flow);
   impl.text.clear();
   impl.textGaps(flow, nanoseconds);
   constexpr std::uint8_t flags = pcapng::kFin | pcapng::kAck;
-  std::byte* out = impl.room(impl.text.size() + sizeOf(flow, flags), false);
+  std::byte* out = entered ? impl.room(impl.text.size() + sizeOf(flow, flags), false) : nullptr;
   if (out == nullptr) {
     flow.muted = true;
     return;
   }
-  flow.owedGap[0] = flow.owedGap[1] = 0;
+  Impl::settleGaps(flow);
   packet(copy(out, impl.text), flow, direction, flags, nanoseconds);
   flow.nextSequence[index(direction)] += 1;
 }
@@ -306,10 +401,9 @@ void Track::finished(FlowRecord& flow, Direction direction, std::int64_t nanosec
 void Track::closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds) {
   Impl& impl = *impl_;
   if (!flow.opened || impl.shared.stopped()) return;
-  flow.opened = false;
 
   // A close that finds others waiting waits behind them, so that closes come in the order they happened.
-  if (impl.owed.empty() || impl.tellOwed()) {
+  if ((impl.owed.empty() || impl.tellOwed()) && impl.enter(flow)) {
     impl.text.clear();
     impl.textGaps(flow, nanoseconds);
     const std::size_t gaps = impl.text.size();
@@ -326,20 +420,22 @@ void Track::closed(FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64
       if (sent.down) out += packet(out, flow, Direction::kDown, flags, nanoseconds);
       if (sent.up) out += packet(out, flow, Direction::kUp, flags, nanoseconds);
       std::memcpy(out, impl.text.data() + gaps, impl.text.size() - gaps);
-      for (const std::size_t way : {0U, 1U}) flow.owedGap[way] = flow.owedDatagrams[way] = 0;
+      Impl::settleGaps(flow);
+      flow.opened = false;
       return;
     }
   }
-  if (impl.owed.size() >= Impl::kMaxOwed) return;  // stays open in the file: the recording ended for it, which is the truth
-  impl.owed.push_back({flow, nanoseconds, reason, by});
+  // Beyond the limit it stays open in the file: the recording ended for it, which is the truth.
+  if (impl.owed.size() < Impl::kMaxOwed) impl.owed.push_back({.flow = flow, .nanoseconds = nanoseconds, .reason = reason, .by = by});
+  flow.opened = false;
 }
 
 void Track::flush() {
   Impl& impl = *impl_;
   if (!impl.owed.empty() && !impl.shared.stopped()) impl.tellOwed();
-  if (impl.at == impl.published) return;
-  impl.publish();
-  impl.shared.wakeIfSleeping();
+  const bool more = impl.at != impl.published;
+  impl.leave();
+  if (more) impl.shared.wakeIfSleeping();
 }
 
 }  // namespace sluice

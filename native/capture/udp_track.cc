@@ -46,24 +46,26 @@ void Track::datagram(FlowRecord& flow, Direction direction, std::span<const std:
   } else if (options.maxBytesPerFlow && flow.kept + bytes.size() > *options.maxBytesPerFlow) {
     flow.kept = *options.maxBytesPerFlow;  // the beginning of a flow is kept, not whatever happens to fit later
     missing = GapReason::kFlowCap;
-  } else if (flow.muted) {
+  } else if (flow.muted || !impl.enter(flow)) {
     missing = GapReason::kSlow;
   } else {
     impl.text.clear();
     if ((flow.owedDatagrams[0] | flow.owedDatagrams[1]) != 0) impl.textGaps(flow, nanoseconds);
     const std::size_t size = impl.text.size() + pcapng::datagramSize(flow.client.v4(), bytes.size(), flow.pid != 0);
-    if (options.maxBytes && shared.accepted.load(std::memory_order_relaxed) + size > *options.maxBytes) {
+    if (options.maxBytes && !options.ring && shared.accepted.load(std::memory_order_relaxed) + size > *options.maxBytes) {
       shared.full.store(true, std::memory_order_relaxed);
       missing = GapReason::kSessionCap;
     } else if (std::byte* out = impl.room(size, true); out != nullptr) {
       if (!impl.text.empty()) {
         std::memcpy(out, impl.text.data(), impl.text.size());
         out += impl.text.size();
-        for (const std::size_t either : {0U, 1U}) flow.owedGap[either] = flow.owedDatagrams[either] = 0;
+        Impl::settleGaps(flow);
       }
       const bool up = direction == Direction::kUp;
       pcapng::writeDatagram(out, {up ? &flow.client : &flow.server, up ? &flow.server : &flow.client, direction, nanoseconds, flow.pid}, bytes);
       flow.kept += bytes.size();
+      flow.placed[way] += bytes.size();
+      ++flow.placedDatagrams[way];
     } else {
       missing = GapReason::kSlow;
     }

@@ -18,6 +18,7 @@ namespace {
 constexpr int kMostPieces = 64;
 constexpr std::size_t kMostBytes = 1U << 20U;     // in one writev, so that memory comes back in steps on a slow disk
 constexpr long kNap = 10'000'000;                 // nanoseconds
+constexpr std::uint64_t kSpare = 1024;            // for a head, or for the fact that segments were deleted
 constexpr int kQuietNaps = 10;                    // then sleep until woken
 
 // The bytes of `pieces` up to the last pcapng block that ends within `written`. Each piece is a run of whole blocks.
@@ -46,6 +47,11 @@ class Writer {
  private:
   enum class Pass { kNothing, kWrote, kFailed };
   Pass pass();
+  Pass cut();
+  enum class Next { kNothing, kCurrent, kLater };
+  Next next(const Shared::Stream& stream) const;
+  bool waiting(Next what) const;
+  bool makeRoom(std::size_t bytes);
   bool append(iovec* pieces, int count);
   void fail(int error, std::size_t keep);
   void wait(int quiet);
@@ -68,6 +74,7 @@ Writer::Pass Writer::pass() {
       Block* const next = block->next.load(std::memory_order_acquire);  // before committed: set, it makes that final
       const std::size_t end = block->committed.load(std::memory_order_seq_cst);
       if (end > block->written) {
+        if (block->segment.load(std::memory_order_relaxed) != shared_.files.number()) break;  // a later one's: not before cut()
         pieces[count] = {block->data + block->written, end - block->written};
         blocks[count++] = block;
         bytes += end - block->written;
@@ -76,6 +83,7 @@ Writer::Pass Writer::pass() {
     }
   }
   if (count == 0) return Pass::kNothing;
+  if (!makeRoom(bytes)) return Pass::kFailed;
   iovec rest[kMostPieces];
   std::copy(pieces, pieces + count, rest);
   if (!append(rest, count)) return Pass::kFailed;
@@ -98,7 +106,7 @@ bool Writer::append(iovec* pieces, int count) {
   for (int index = 0; index < count; ++index) total += pieces[index].iov_len;
   int first = 0;
   while (written < total) {
-    const ssize_t result = write_(shared_.file, pieces + first, count - first);
+    const ssize_t result = write_(shared_.files.file(), pieces + first, count - first);
     if (result < 0 && errno == EINTR) continue;
     if (result <= 0) {
       fail(result < 0 ? errno : EIO, wholeBlocks(whole, count, written));
@@ -112,14 +120,54 @@ bool Writer::append(iovec* pieces, int count) {
       pieces[first].iov_len -= gone;
     }
   }
-  shared_.fileSize += total;
+  shared_.files.grew(total);
   return true;
+}
+
+// For which segment more is to come, or may be, from that track.
+Writer::Next Writer::next(const Shared::Stream& stream) const {
+  const std::uint32_t current = shared_.files.number();
+  // In this order: a track that is not inside now enters a later segment, so what it has committed by now is all.
+  if (stream.inside.load(std::memory_order_seq_cst) == current) return Next::kCurrent;
+  for (const Block* block = stream.head; block != nullptr; block = block->next.load(std::memory_order_acquire)) {
+    if (block->committed.load(std::memory_order_seq_cst) <= block->written) continue;
+    return block->segment.load(std::memory_order_relaxed) == current ? Next::kCurrent : Next::kLater;
+  }
+  return Next::kNothing;
+}
+
+bool Writer::waiting(Next what) const {
+  return std::any_of(shared_.streams.begin(), shared_.streams.end(), [&](const Shared::Stream* stream) { return next(*stream) == what; });
+}
+
+// Goes on to the next segment, when there is something for it and no track is still in the current one.
+Writer::Pass Writer::cut() {
+  if (shared_.segment.load(std::memory_order_seq_cst) == shared_.files.number()) return Pass::kNothing;
+  if (waiting(Next::kCurrent) || !waiting(Next::kLater)) return Pass::kNothing;
+  const RecorderOptions& options = shared_.options;
+  if (options.ring && options.maxBytes) shared_.files.makeRoom(kSpare, *options.maxBytes, Recorder::now());  // the new head says so
+  if (const int error = shared_.files.next(); error != 0) {
+    fail(error, 0);
+    return Pass::kFailed;
+  }
+  if (options.maxBytes && !options.ring) shared_.accepted.fetch_add(shared_.files.headSize(), std::memory_order_relaxed);
+  return Pass::kWrote;
+}
+
+// A ring lets its oldest segments go before it grows beyond the budget, and says so where it stands.
+bool Writer::makeRoom(std::size_t bytes) {
+  const RecorderOptions& options = shared_.options;
+  if (!options.ring || !options.maxBytes) return true;
+  std::string fact = shared_.files.makeRoom(bytes + kSpare, *options.maxBytes, Recorder::now());
+  if (fact.empty()) return true;
+  iovec piece{fact.data(), fact.size()};
+  return append(&piece, 1);
 }
 
 // The file is cut back to its last whole block, so that every reader reads it to its end; nothing more is written.
 void Writer::fail(int error, std::size_t keep) {
-  shared_.fileSize += keep;
-  [[maybe_unused]] const int ignored = ftruncate(shared_.file, static_cast<off_t>(shared_.fileSize));
+  shared_.files.grew(keep);
+  shared_.files.cut();
   shared_.error.store(error, std::memory_order_release);
   shared_.state.store(Recording::kStopped, std::memory_order_release);
 }
@@ -144,11 +192,12 @@ bool Writer::fullBlocks() const {
 
 // Announce the sleep, look once more, sleep: whoever publishes after the look sees the announcement.
 void Writer::wait(int quiet) {
-  const bool deep = quiet >= kQuietNaps && shared_.state.load(std::memory_order_seq_cst) == Recording::kOn;
+  const bool deep = quiet >= kQuietNaps && shared_.state.load(std::memory_order_seq_cst) == Recording::kOn && !waiting(Next::kLater);
   const std::uint32_t kind = deep ? kSleeping : kNapping;
   shared_.sleep.store(kind, std::memory_order_seq_cst);
   const bool stopping = shared_.stopping.load(std::memory_order_seq_cst);
-  if (!stopping && !(deep && (pending() || shared_.state.load(std::memory_order_seq_cst) != Recording::kOn))) {
+  const bool cutDue = waiting(Next::kLater) && !waiting(Next::kCurrent);
+  if (!stopping && !cutDue && !(deep && (pending() || shared_.state.load(std::memory_order_seq_cst) != Recording::kOn))) {
     const timespec nap{0, kNap};
     syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&shared_.sleep), FUTEX_WAIT_PRIVATE, kind, deep ? nullptr : &nap, nullptr, 0);
   }
@@ -164,10 +213,11 @@ void Writer::run() {
       // The owners of the tracks have ended, so their side of them is ours now.
       for (Shared::Stream* stream : shared_.streams) {
         stream->tellOwed();
-        stream->publish();
+        stream->leave();
       }
     }
-    const Pass result = pass();
+    Pass result = pass();
+    if (result == Pass::kNothing) result = cut();
     if (result == Pass::kFailed) break;
     recover();
     if (result == Pass::kWrote) {
@@ -184,7 +234,7 @@ void Writer::run() {
     }
     wait(quiet);
   }
-  ::close(shared_.file);
+  shared_.files.close();
   std::lock_guard lock(shared_.mutex);
   shared_.ended = true;
   shared_.complete = complete;

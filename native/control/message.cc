@@ -24,6 +24,7 @@ class Reader {
     if (flag == nullptr) return wrong(key), false;
     return *flag;
   }
+  bool boolean(std::string_view key, bool otherwise) { return json_.member(key) == nullptr ? otherwise : boolean(key); }
   std::string text(std::string_view key, std::size_t longest) {
     const Json* value = json_.member(key);
     const std::string* found = value != nullptr ? value->text() : nullptr;
@@ -109,6 +110,8 @@ ControlMessage parseStart(const Json& json) {
   start.payload = capture.boolean("payload");
   start.maxBytesPerFlow = capture.limit("maxBytesPerFlow");
   start.maxBytes = capture.limit("maxBytes");
+  start.segmentBytes = capture.limit("segmentBytes");
+  start.ring = capture.boolean("ring", true);
   reader.optional("udp", start.udp);
   if (const Json* idle = json.member("udpIdle")) {
     constexpr std::int64_t kDay = 86'400;

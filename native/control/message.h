@@ -35,7 +35,8 @@ struct StartMessage {
   std::uint32_t uplinkMark = 0;       // 0: none
   std::string folder;                 // absolute
   bool payload = true;
-  std::optional<std::uint64_t> maxBytesPerFlow, maxBytes;
+  std::optional<std::uint64_t> maxBytesPerFlow, maxBytes, segmentBytes;
+  bool ring = true;                  // maxBytes is a budget for the newest segments
   bool attribute = false;
   unsigned maxFlows = 0;              // 1..1,000,000
   std::optional<HoldOptions> hold;    // SYNs are held until their server has answered

@@ -28,7 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (program.cmdline.size() > sluice::kMaxWords) std::abort();
       // And on into the facts, which are bounded too.
       std::string json, block;
-      sluice::pcapng::appendProcess(json, 1, program, 0);
+      sluice::pcapng::appendProcess(json, 1, program, 0, false);
       sluice::pcapng::appendFact(block, json);
       sluice::pcapng::appendWiresharkProcess(block, program);
       if (block.size() > 100'000 || block.size() % 4 != 0) std::abort();

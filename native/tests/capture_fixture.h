@@ -4,10 +4,13 @@
 #include <arpa/inet.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "check.h"
 #include "net/endpoint.h"
@@ -42,7 +45,21 @@ class Folder {
   Folder(const Folder&) = delete;
   Folder& operator=(const Folder&) = delete;
   [[nodiscard]] const std::string& path() const { return path_; }
-  [[nodiscard]] std::string capture() const { return path_ + "/capture-000001.pcapng"; }
+  [[nodiscard]] std::string capture(unsigned segment = 1) const {
+    char name[32];
+    std::snprintf(name, sizeof name, "/capture-%06u.pcapng", segment);
+    return path_ + name;
+  }
+  // Numbers of the segments that are there, in order.
+  [[nodiscard]] std::vector<unsigned> segments() const {
+    std::vector<unsigned> found;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      unsigned number = 0;
+      if (std::sscanf(entry.path().filename().c_str(), "capture-%06u.pcapng", &number) == 1) found.push_back(number);
+    }
+    std::sort(found.begin(), found.end());
+    return found;
+  }
 
  private:
   std::string path_;

@@ -30,7 +30,7 @@ struct Wanted {
 };
 
 struct Totals {
-  std::uint64_t slow = 0, flowCap = 0, sessionCap = 0, noPayload = 0, unopened = 0, recoveries = 0;
+  std::uint64_t slow = 0, flowCap = 0, sessionCap = 0, noPayload = 0, unopened = 0, recoveries = 0, segments = 0, dropped = 0, before = 0;
 };
 
 struct Flow {
@@ -49,7 +49,13 @@ void oneSession(std::uint64_t seed, Totals& totals) {
   options.memory = upTo(random, 2) == 0 ? 1 : (1U << 20U);
   options.write = disk::write;
   if (upTo(random, 2) == 0) options.maxBytesPerFlow = upTo(random, 200'000);
-  if (upTo(random, 3) == 0) options.maxBytes = 1000 + upTo(random, 4'000'000);
+  const std::uint64_t budget = upTo(random, 5);
+  if (budget < 2) options.maxBytes = 1000 + upTo(random, 4'000'000);
+  if (upTo(random, 1) == 0) options.segmentBytes = (64U << 10U) + upTo(random, 1'000'000);
+  if (budget == 2) {
+    options.ring = true;
+    options.maxBytes = 2'000'000 + upTo(random, 4'000'000);
+  }
   disk::script().shortWrites = upTo(random, 1) == 0;
 
   int error = 0;
@@ -125,8 +131,28 @@ void oneSession(std::uint64_t seed, Totals& totals) {
   for (Flow& flow : flows) close(flow);
   CHECK(recorder->finish(60'000));
 
-  const std::string bytes = capture_reader::readFile(folder.capture());
-  const auto items = capture_reader::read(bytes);
+  const std::vector<unsigned> numbers = folder.segments();
+  std::vector<std::string> segments;
+  std::uint64_t size = 0;
+  for (const unsigned number : numbers) {
+    CHECK_EQ(number, numbers.front() + segments.size());
+    segments.push_back(capture_reader::readFile(folder.capture(number)));
+    size += segments.back().size();
+  }
+  const auto items = capture_reader::readAll(segments);
+  totals.segments += numbers.size();
+  if (options.ring) {
+    CHECK(size <= *options.maxBytes);
+  } else {
+    CHECK_EQ(numbers.front(), 1U);
+  }
+  std::uint64_t lastDropped = 0;
+  for (const auto& item : items) {
+    if (item.isFact && capture_reader::field(item.json, "t") == "dropped") lastDropped = capture_reader::number(item.json, "last");
+  }
+  CHECK_EQ(lastDropped + 1, numbers.front());
+  totals.dropped += lastDropped;
+  const bool lost = lastDropped > 0;
   const auto accounts = capture_reader::accounts(items, true);
   for (const auto& [id, account] : accounts) {
     CHECK(wanted.at(id).opened);
@@ -139,12 +165,14 @@ void oneSession(std::uint64_t seed, Totals& totals) {
       ++totals.unopened;
       continue;
     }
+    if (lost && !accounts.contains(id)) continue;
     const auto& account = accounts.at(id);
     CHECK(account.opened);
     CHECK_EQ(account.closed, want.closed);
     for (int way = 0; way < 2; ++way) {
       CHECK_EQ(account.closeBytes[way], want.bytes[way]);
-      CHECK_EQ(account.kept[way] + account.gaps[way], want.bytes[way]);
+      totals.before += account.before[way];
+      CHECK_EQ(account.before[way] + account.kept[way] + account.gaps[way], want.bytes[way]);
       CHECK(account.finished[way] <= 1);
     }
     const std::uint64_t kept = account.kept[0] + account.kept[1];
@@ -156,8 +184,8 @@ void oneSession(std::uint64_t seed, Totals& totals) {
     };
     if (!everSlow) CHECK_EQ(reason("slow"), 0U);
     if (options.payload) CHECK_EQ(reason("no-payload"), 0U);
-    if (!options.maxBytes) CHECK_EQ(reason("session-cap"), 0U);
-    if (reason("flow-cap") > 0 && reason("slow") + reason("session-cap") == 0) CHECK_EQ(kept, *options.maxBytesPerFlow);
+    if (!options.maxBytes || options.ring) CHECK_EQ(reason("session-cap"), 0U);
+    if (reason("flow-cap") > 0 && reason("slow") + reason("session-cap") + account.before[0] + account.before[1] == 0) CHECK_EQ(kept, *options.maxBytesPerFlow);
     totals.slow += reason("slow");
     totals.flowCap += reason("flow-cap");
     totals.sessionCap += reason("session-cap");
@@ -183,7 +211,9 @@ void oneSession(std::uint64_t seed, Totals& totals) {
     }
   }
   // Payload ends where the limit of the file does, facts go on.
-  if (options.maxBytes) {
+  if (options.maxBytes && !options.ring) {
+    std::string bytes;
+    for (const std::string& segment : segments) bytes += segment;
     std::size_t last = 0;
     for (std::size_t at = 0; at < bytes.size();) {
       const auto length = capture_reader::get<std::uint32_t>(bytes, at + 4);
@@ -207,11 +237,14 @@ int main(int count, char** words) {
     std::fflush(stdout);
     oneSession(seed, totals);
   }
-  std::printf("gaps: slow %llu, flow-cap %llu, session-cap %llu, no-payload %llu; unopened %llu; recoveries %llu\n",
+  std::printf("gaps: slow %llu, flow-cap %llu, session-cap %llu, no-payload %llu; unopened %llu; recoveries %llu; segments %llu, dropped %llu, bytes in them %llu\n",
               static_cast<unsigned long long>(totals.slow), static_cast<unsigned long long>(totals.flowCap),
               static_cast<unsigned long long>(totals.sessionCap), static_cast<unsigned long long>(totals.noPayload),
-              static_cast<unsigned long long>(totals.unopened), static_cast<unsigned long long>(totals.recoveries));
+              static_cast<unsigned long long>(totals.unopened), static_cast<unsigned long long>(totals.recoveries),
+              static_cast<unsigned long long>(totals.segments), static_cast<unsigned long long>(totals.dropped), static_cast<unsigned long long>(totals.before));
+  std::fflush(stdout);
   // A run in which nothing of this happened would have tested nothing.
   CHECK(totals.slow > 0 && totals.flowCap > 0 && totals.sessionCap > 0 && totals.noPayload > 0 && totals.recoveries > 0);
+  CHECK(totals.segments > 48 && totals.dropped > 0 && totals.before > 0);
   return passed();
 }

@@ -36,14 +36,14 @@ std::string factHex(const std::string& json) {
 }
 
 void head() {
-  CHECK_EQ(hex(pcapng::buildHead("0.1.0", "Linux 6.1", true)),
+  CHECK_EQ(hex(pcapng::buildHead("0.1.0", "Linux 6.1", true, 1)),
            "0a0d0d0a" "40000000" "4d3c2b1a" "01000000" "ffffffffffffffff"
            "03000900" "4c696e757820362e31000000"
            "04000c00" "536c7569636520302e312e30"
            "00000000" "40000000"
            "01000000" "2c000000" "6500" "0000" "00000000"
            "02000600" "736c756963650000" "09000100" "09000000" "00000000" "2c000000" +
-               factHex(R"({"t":"session","version":1,"relay":"0.1.0","payload":true})"));
+               factHex(R"({"t":"session","version":1,"relay":"0.1.0","payload":true,"segment":1})"));
 }
 
 // A flow of four octets each way, both families, as the bytes after the head.
@@ -92,7 +92,7 @@ std::string packet4(int nanoseconds, bool up, int captured, const std::string& l
 
 void bytes(const std::string& path) {
   const std::string all = capture_reader::readFile(path);
-  const std::string session = "\"payload\":true}";
+  const std::string session = "\"segment\":1}";
   const std::size_t after = (all.find(session) + session.size() + 3) / 4 * 4 + 4;
   const std::string got = hex(std::string_view(all).substr(after));
 

@@ -177,6 +177,8 @@ struct Account {
   std::size_t gapFacts = 0;
   bool udp = false;
   std::uint64_t keptDatagrams[2] = {0, 0}, gapDatagrams[2] = {0, 0}, closeDatagrams[2] = {0, 0}, lost[2] = {0, 0};
+  std::uint64_t before[2] = {0, 0};  // in segments that are no more
+  std::uint32_t mayBeEnded[2] = {0, 0};  // 1: whether the lost segments held its FIN is not known yet
 };
 
 inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items, bool keepPayload = false) {
@@ -186,11 +188,25 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
     if (item.wireshark) continue;
     if (item.isFact) {
       const std::string type = field(item.json, "t");
-      if (type == "session") continue;
+      if (type == "session" || type == "dropped") continue;
       const std::uint64_t id = number(item.json, "id");
       Account& flow = flows[id];
-      if (type == "open") {
+      const bool again = item.json.find(",\"again\":true") != std::string::npos;
+      if (type == "open" && again && flow.opened) {
+        // Said again to whoever lost what was before: it must be what was there.
+        CHECK(!flow.closed);
+        for (int way = 0; way < 2; ++way) {
+          CHECK_EQ(number(item.json, way == 0 ? "bytesUp" : "bytesDown"), flow.before[way] + flow.kept[way] + flow.gaps[way]);
+        }
+      } else if (type == "open") {
         CHECK(!flow.opened);
+        if (again) {
+          flow.before[0] = number(item.json, "bytesUp");
+          flow.before[1] = number(item.json, "bytesDown");
+          flow.expected[0] = static_cast<std::uint32_t>(1 + flow.before[0]);
+          flow.expected[1] = static_cast<std::uint32_t>(flow.before[1]);
+          flow.mayBeEnded[0] = flow.mayBeEnded[1] = 1;
+        }
         flow.opened = true;
         flow.udp = field(item.json, "proto") == "udp";
         const auto end = [&](const std::string& key) {
@@ -206,7 +222,11 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
         CHECK(flow.opened);
         CHECK(!flow.closed);
       }
-      if (type == "connected") flow.connected = true;
+      if (type == "connected") {
+        // Its SYN went before, where the fact is said again.
+        if (again && !flow.connected) flow.expected[1] += 1;
+        flow.connected = true;
+      }
       if (type == "gap") {
         const int way = field(item.json, "direction") == "up" ? 0 : 1;
         const std::uint64_t bytes = number(item.json, "bytes");
@@ -250,6 +270,8 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
     if (flow.udp) {
       ++flow.keptDatagrams[way];
     } else {
+      if (flow.mayBeEnded[way] == 1 && packet.sequence == flow.expected[way] + 1) flow.expected[way] += 1, ++flow.finished[way];
+      flow.mayBeEnded[way] = 0;
       CHECK_EQ(packet.sequence, flow.expected[way]);  // every jump is a gap told before
     }
     flow.expected[way] += static_cast<std::uint32_t>(packet.payload.size());
@@ -260,6 +282,17 @@ inline std::map<std::uint64_t, Account> accounts(const std::vector<Item>& items,
     if (keepPayload) flow.payload[way] += packet.payload;
   }
   return flows;
+}
+
+// The blocks of several segments, each of which must stand for itself.
+inline std::vector<Item> readAll(const std::vector<std::string>& segments) {
+  std::vector<Item> items;
+  for (const std::string& segment : segments) {
+    std::vector<Item> some = read(segment);
+    accounts(some);
+    items.insert(items.end(), some.begin(), some.end());
+  }
+  return items;
 }
 
 }  // namespace capture_reader

@@ -67,6 +67,7 @@ void session(std::uint64_t seed, bool slowDisk) {
   options.tracks = kTracks;
   options.memory = slowDisk ? 1 : 8U << 20U;
   options.maxBytes = 64U << 20U;
+  options.segmentBytes = seed == 1 ? 256U << 20U : 64U << (6U + 2 * seed);
   options.write = disk::write;
   int error = 0;
   const auto recorder = Recorder::open(options, error);
@@ -123,7 +124,11 @@ void session(std::uint64_t seed, bool slowDisk) {
   watcher.join();
   CHECK(recorder->finish(60'000));
 
-  const auto accounts = capture_reader::accounts(capture_reader::read(capture_reader::readFile(folder.capture())));
+  std::vector<std::string> segments;
+  for (const unsigned number : folder.segments()) segments.push_back(capture_reader::readFile(folder.capture(number)));
+  if (seed == 1) CHECK_EQ(segments.size(), 1U);
+  if (seed > 1 && !slowDisk) CHECK(segments.size() > 10);
+  const auto accounts = capture_reader::accounts(capture_reader::readAll(segments));
   CHECK_EQ(accounts.size(), relayed.size());
   for (const auto& [id, bytes] : relayed) {
     const auto& account = accounts.at(id);

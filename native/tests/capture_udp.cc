@@ -145,6 +145,7 @@ void gaps(std::uint64_t seed, std::map<std::string, std::uint64_t>& reasons) {
   options.payload = upTo(5) != 0;
   options.memory = 1;
   options.write = disk::write;
+  options.segmentBytes = 64U << (10U + 2 * (seed % 8));
   if (upTo(2) == 0) options.maxBytesPerFlow = upTo(100'000);
   if (upTo(2) == 0) options.maxBytes = 1000 + upTo(2'000'000);
   const auto recorder = openAt(options);
@@ -178,7 +179,9 @@ void gaps(std::uint64_t seed, std::map<std::string, std::uint64_t>& reasons) {
   for (auto& [id, flow] : flows) track.closed(flow, CloseReason::kIdle, ClosedBy::kNone, ++time);
   CHECK(recorder->finish(60'000));
 
-  const auto items = capture_reader::read(capture_reader::readFile(folder.capture()));
+  std::vector<std::string> segments;
+  for (const unsigned number : folder.segments()) segments.push_back(capture_reader::readFile(folder.capture(number)));
+  const auto items = capture_reader::readAll(segments);
   const auto accounts = capture_reader::accounts(items);
   for (const auto& [id, flow] : flows) {
     const auto& account = accounts.at(id);

@@ -30,7 +30,7 @@ void parsing() {
   is("{\"type\":\"quit\",\"x\":\"" + std::string(kMaxControlLine, 'a') + "\"}", kMalformed);
   const std::string start =
       R"({"type":"start","uid":1000,"gid":1000,"groups":[4,1000],"port":50080,"portTries":20,"ipv6":true,"threads":2,"uplinkMark":2147483648,)"
-      R"("capture":{"folder":"/x/y.sluice","payload":true,"maxBytesPerFlow":null,"maxBytes":5},"attribute":true,"maxFlows":8192,"version":"0.1.0"})";
+      R"("capture":{"folder":"/x/y.sluice","payload":true,"maxBytesPerFlow":null,"maxBytes":5,"segmentBytes":7,"ring":false},"attribute":true,"maxFlows":8192,"version":"0.1.0"})";
   const ControlMessage message = parseControlLine(start);
   CHECK_EQ(message.index(), kStart);
   const auto& read = std::get<StartMessage>(message);
@@ -54,12 +54,15 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  CHECK_EQ(*read.segmentBytes, 7U);
+  CHECK(!read.ring);
   const std::map<std::string, std::string> spoilt = {{"\"uid\":1000", "\"uid\":4294967295"},     {"\"uid\":1000", "\"uid\":-1"},
                                                      {"50080", "0"},                           {"50080", "65536"},
                                                      {"[4,1000]", "[4,\"a\"]"},                {"[4,1000]", "4"},
                                                      {"/x/y", "x/y"},                          {"/x/y", "/x\\u0000y"},
                                                      {"\"threads\":2", "\"threads\":0"},       {"2147483648", "4294967296"},
                                                      {"\"payload\":true", "\"payload\":1"},    {"\"maxBytes\":5", "\"maxBytes\":-5"},
+                                                     {"\"ring\":false", "\"ring\":0"},          {"\"segmentBytes\":7", "\"segmentBytes\":\"7\""},
                                                      {"8192", "0"},                            {"0.1.0", "a\\nb"}};
   for (const auto& [good, bad] : spoilt) {
     std::string line = start;

@@ -1,7 +1,7 @@
 import { parseAddress } from '#core/capture/addresses.ts'
 import { encodeFact, encodeInterface, encodePacketBlock, encodeProcessBlock, encodeSectionHeader } from '#core/capture/encodeBlocks.ts'
 import { encodePacket } from '#core/capture/encodePacket.ts'
-import type { GapReason } from '#core/capture/facts.ts'
+import type { Fact, GapReason } from '#core/capture/facts.ts'
 import { payloadLimit, tcpFlags } from '#core/capture/pcapngFormat.ts'
 import { encodeUtf8 } from '#core/capture/utf8.ts'
 import type { ClosedBy, CloseReason, Direction, Endpoint, ProcessInfo } from '#core/flow/flow.ts'
@@ -14,6 +14,9 @@ export interface FlowWish {
   readonly server?: Endpoint
 }
 interface FixtureFlow {
+  /** Facts to be said again in a new segment. */
+  readonly facts: Exclude<Fact, { t: 'session' | 'dropped' | 'gap' | 'close' }>[]
+  stated: number
   readonly client: Endpoint
   readonly server: Endpoint
   readonly sequence: Record<Direction, number>
@@ -30,9 +33,46 @@ export class CaptureFixture {
   private nextId = 1
   private clock = 1_764_028_800_000_000_000n
 
+  private segment = 0
+  private readonly payload: boolean
+
   constructor(payload = true) {
+    this.payload = payload
+    this.beginSegment()
+  }
+
+  private beginSegment(): void {
+    this.segment++
     this.parts.push(encodeSectionHeader('Sluice 0.1.0', 'Linux'), encodeInterface())
-    this.parts.push(encodeFact({ t: 'session', version: 1, relay: '0.1.0', payload }))
+    this.parts.push(encodeFact({ t: 'session', version: 1, relay: '0.1.0', payload: this.payload, segment: this.segment }))
+  }
+
+  /** Ends the segment and begins the next, as the relay does: flows that go on are stated again before their next block. Returns the one that ended. */
+  cut(): Uint8Array {
+    const ended = this.take()
+    this.beginSegment()
+    return ended
+  }
+
+  /** Says that segments up to `last` are gone. */
+  dropped(last: number, bytes: number): this {
+    this.parts.push(encodeFact({ t: 'dropped', first: 1, last, bytes, time: String(this.tick()) }))
+    return this
+  }
+
+  private fact(id: number, fact: FixtureFlow['facts'][number]): void {
+    this.state(id)
+    this.flow(id).facts.push(fact)
+    this.parts.push(encodeFact(fact))
+  }
+
+  private state(id: number): void {
+    const flow = this.flow(id)
+    if (flow.stated === this.segment) return
+    flow.stated = this.segment
+    for (const fact of flow.facts) {
+      this.parts.push(encodeFact({ ...fact, again: true, ...(fact.t === 'open' ? { bytesUp: flow.bytes.up, bytesDown: flow.bytes.down } : {}) }))
+    }
   }
 
   /** Sets the clock, nanoseconds since the epoch. */
@@ -47,6 +87,7 @@ export class CaptureFixture {
   }
 
   private packet(id: number, direction: Direction, flags: number, payload: Uint8Array, time: bigint): void {
+    this.state(id)
     const flow = this.flow(id)
     const up = direction === 'up'
     const [from, to] = up ? [flow.client, flow.server] : [flow.server, flow.client]
@@ -74,23 +115,24 @@ export class CaptureFixture {
     this.nextId = Math.max(this.nextId, id + 1)
     const client = wish.client ?? { address: '198.51.100.2', port: 40_000 + (id % 20_000) }
     const server = wish.server ?? { address: '203.0.113.2', port: 80 }
-    this.flows.set(id, { client, server, sequence: { up: 0, down: 0 }, bytes: { up: 0, down: 0 } })
+    this.flows.set(id, { client, server, sequence: { up: 0, down: 0 }, bytes: { up: 0, down: 0 }, facts: [], stated: this.segment })
     const time = this.tick()
-    this.parts.push(encodeFact({ t: 'open', id, proto: 'tcp', scope: wish.scope ?? 'local', client, server, time: String(time) }))
+    this.fact(id, { t: 'open', id, proto: 'tcp', scope: wish.scope ?? 'local', client, server, time: String(time) })
     this.packet(id, 'up', tcpFlags.syn, new Uint8Array(0), time)
     return id
   }
 
   process(id: number, process: Partial<ProcessInfo> = {}): this {
     const whole = { pid: 4242, ppid: 1, name: 'curl', path: '/usr/bin/curl', cmdline: ['curl', 'http://example.test/'], uid: 1000, user: 'dev', ...process }
-    this.parts.push(encodeFact({ t: 'process', id, ...whole, cmdline: [...whole.cmdline], time: String(this.tick()) }), encodeProcessBlock(whole))
+    this.fact(id, { t: 'process', id, ...whole, cmdline: [...whole.cmdline], time: String(this.tick()) })
+    this.parts.push(encodeProcessBlock(whole))
     return this
   }
 
   /** The connected fact, SYN/ACK and ACK. */
   connected(id: number, upstream: Endpoint = { address: '198.51.100.2', port: 50_001 }): this {
     const time = this.tick()
-    this.parts.push(encodeFact({ t: 'connected', id, upstream, time: String(time) }))
+    this.fact(id, { t: 'connected', id, upstream, time: String(time) })
     this.packet(id, 'down', tcpFlags.syn | tcpFlags.ack, new Uint8Array(0), time)
     this.packet(id, 'up', tcpFlags.ack, new Uint8Array(0), time)
     return this
@@ -107,6 +149,7 @@ export class CaptureFixture {
   }
 
   gap(id: number, direction: Direction, bytes: number, reason: GapReason = 'slow'): this {
+    this.state(id)
     const flow = this.flow(id)
     this.parts.push(encodeFact({ t: 'gap', id, direction, bytes, reason, time: String(this.tick()) }))
     flow.sequence[direction] = Number((BigInt(flow.sequence[direction]) + BigInt(bytes)) & 0xffff_ffffn)
@@ -122,6 +165,7 @@ export class CaptureFixture {
 
   /** RST where the reason is one, then the close fact. */
   closed(id: number, reason: CloseReason = 'finished', closedBy: ClosedBy = reason === 'finished' ? 'client' : 'none'): this {
+    this.state(id)
     const flow = this.flow(id)
     const time = this.tick()
     if (reason === 'client-reset') this.packet(id, 'up', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)

@@ -13,16 +13,21 @@ const endpoint = v.object({
 })
 const number32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_ffff))
 
+/** Said once more in a later segment. An open then says with `bytesUp` and `bytesDown` how much of the flow lies before. */
+const again = { again: v.optional(v.boolean()) }
+
 export const gapReasons = ['no-payload', 'flow-cap', 'slow', 'session-cap'] as const
 
 export const factShape = v.variant('t', [
-  v.object({ t: v.literal('session'), version: v.literal(1), relay: v.pipe(v.string(), v.maxLength(100)), payload: v.boolean() }),
-  v.object({ t: v.literal('open'), id, proto: v.literal('tcp'), scope: v.picklist(['local', 'forwarded']), client: endpoint, server: endpoint, time }),
+  v.object({ t: v.literal('session'), version: v.literal(1), relay: v.pipe(v.string(), v.maxLength(100)), payload: v.boolean(), segment: v.optional(id) }),
+  /** Segments `first` to `last`, of so many bytes together, were deleted to keep the budget. */
+  v.object({ t: v.literal('dropped'), first: id, last: id, bytes: count, time }),
+  v.object({ t: v.literal('open'), id, proto: v.literal('tcp'), scope: v.picklist(['local', 'forwarded']), client: endpoint, server: endpoint, time, ...again, bytesUp: v.optional(count), bytesDown: v.optional(count) }),
   v.object({
     t: v.literal('process'), id, pid: number32, ppid: number32, name: v.string(), path: v.string(), cmdline: v.array(v.string()),
-    uid: number32, user: v.string(), time,
+    uid: number32, user: v.string(), time, ...again,
   }),
-  v.object({ t: v.literal('connected'), id, upstream: endpoint, time }),
+  v.object({ t: v.literal('connected'), id, upstream: endpoint, time, ...again }),
   v.object({ t: v.literal('gap'), id, direction: v.picklist(['up', 'down']), bytes: count, reason: v.picklist(gapReasons), time }),
   v.object({
     t: v.literal('close'), id, time, reason: v.picklist(closeReasons), closedBy: v.picklist(['client', 'server', 'gate', 'none']),

@@ -8,11 +8,11 @@ import type { CaptureBlock } from './readBlocks.ts'
 import { decodeLatin1 } from './utf8.ts'
 import type { Direction } from '../flow/flow.ts'
 
-/** What a block means: a fact, a packet of an open flow, Wireshark's process block of the flow named just before, or nothing of ours. */
+/** What a block means (`repeated`: the same was said in an earlier segment, and heard): a fact, a packet of an open flow, Wireshark's process block of the flow named just before, or nothing of ours. */
 export type FollowedBlock =
-  | { readonly kind: 'fact'; readonly fact: Fact }
+  | { readonly kind: 'fact'; readonly fact: Fact; readonly repeated: boolean }
   | { readonly kind: 'packet'; readonly flow: number; readonly direction: Direction; readonly packet: CapturedPacket }
-  | { readonly kind: 'process-note'; readonly flow: number }
+  | { readonly kind: 'process-note'; readonly flow: number; readonly repeated: boolean }
   | { readonly kind: 'other' }
 
 const other: FollowedBlock = { kind: 'other' }
@@ -25,6 +25,8 @@ interface OpenFlow {
   readonly id: number
   readonly clientKey: string
   readonly keys: readonly [string, string]
+  /** Facts heard of it. */
+  readonly heard: Set<Fact['t']>
 }
 
 /**
@@ -35,6 +37,7 @@ export class FlowFollower {
   private readonly byKey = new Map<string, OpenFlow>()
   private readonly byId = new Map<number, OpenFlow>()
   private lastProcess = 0
+  private lastRepeated = false
 
   get open(): number {
     return this.byId.size
@@ -57,15 +60,18 @@ export class FlowFollower {
     if (fact === null) {
       const { body } = block
       const pen = block.type === blockTypes.custom && body.length >= 4 ? body[0]! | (body[1]! << 8) | (body[2]! << 16) | (body[3]! << 24) : 0
-      return pen === processPen && this.lastProcess !== 0 ? { kind: 'process-note', flow: this.lastProcess } : other
+      return pen === processPen && this.lastProcess !== 0 ? { kind: 'process-note', flow: this.lastProcess, repeated: this.lastRepeated } : other
     }
+    const repeated = 'again' in fact && fact.again === true && this.byId.get(fact.id)?.heard.has(fact.t) === true
     if (fact.t === 'open') {
-      if (!this.begin(fact.id, fact.client, fact.server)) return other
+      if (!repeated && !this.begin(fact.id, fact.client, fact.server)) return other
     } else if (fact.t === 'close') {
       this.end(fact.id)
     }
+    if ('id' in fact) this.byId.get(fact.id)?.heard.add(fact.t)
     this.lastProcess = fact.t === 'process' ? fact.id : 0
-    return { kind: 'fact', fact }
+    this.lastRepeated = repeated
+    return { kind: 'fact', fact, repeated }
   }
 
   /** False for addresses that are none and for an id that is open already. */
@@ -74,7 +80,7 @@ export class FlowFollower {
     if (clientBytes === null || serverBytes === null || clientBytes.length !== serverBytes.length || this.byId.has(id)) return false
     const clientKey = endpointKey(clientBytes, client.port)
     const serverKey = endpointKey(serverBytes, server.port)
-    const flow: OpenFlow = { id, clientKey, keys: [clientKey + serverKey, serverKey + clientKey] }
+    const flow: OpenFlow = { id, clientKey, keys: [clientKey + serverKey, serverKey + clientKey], heard: new Set() }
     this.byId.set(id, flow)
     for (const key of flow.keys) this.byKey.set(key, flow)
     return true

@@ -34,10 +34,10 @@ export class BlockReader {
   private damage: CaptureDamaged | null = null
   private first: boolean
 
-  /** `offset`: where in the file the first pushed byte lies; at 0 the first block has to be a section header. */
-  constructor(offset = 0) {
+  /** `offset`: where in the record the first pushed byte lies; at the beginning of a segment the first block has to be a section header. */
+  constructor(offset = 0, beginning = offset === 0) {
     this.position = offset
-    this.first = offset === 0
+    this.first = beginning
   }
 
   /** Where the next block begins: everything before has been handed out. */

@@ -9,6 +9,9 @@ import { planShape } from '../plan/plan.ts'
  */
 export const helperProtocolVersion = 1
 
+/** Smaller segments would be heads and repeated facts for the most part. */
+export const leastSegmentBytes = 64 * 1024
+
 const id = v.pipe(v.number(), v.integer(), v.minValue(0))
 
 export const helperRequestShape = v.variant('type', [
@@ -27,7 +30,10 @@ export const helperRequestShape = v.variant('type', [
       folder: v.pipe(v.string(), v.maxLength(4096)),
       payload: v.boolean(),
       maxBytesPerFlow: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0))),
+      /** All segments together. With `ring` the oldest segment goes then, else payload is no longer recorded. */
       maxBytes: v.nullable(v.pipe(v.number(), v.integer(), v.minValue(0))),
+      ring: v.optional(v.boolean()),
+      segmentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(leastSegmentBytes), v.maxValue(2 ** 40))),
     }),
     threads: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(64)),
   }),

@@ -56,7 +56,7 @@ class Gatherer {
 
 /**
  * A copy of the capture with the blocks of matching flows alone, their facts among them, and every TCP checksum filled in (the relay leaves them
- * zero). What stops in the middle of a block stops there.
+ * zero). Its segments become one section: what only repeats an earlier one is left out. What stops in the middle of a block stops there.
  */
 export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSteps {
   const notes: string[] = []
@@ -67,12 +67,19 @@ export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSt
   const follower = new FlowFollower()
   const out = new Gatherer()
   const { size: of } = reader.summary()
+  /** Block types of which one section has one: those that were seen. */
+  const heads = new Set<number>()
+  let dropped = 0
   let packets = 0
   let flows = 0
   let done = 0
 
   const keep = (block: CaptureBlock): boolean => {
-    if (block.type === blockTypes.sectionHeader || block.type === blockTypes.interfaceDescription) return true
+    if (block.type === blockTypes.sectionHeader || block.type === blockTypes.interfaceDescription) {
+      if (heads.has(block.type)) return false
+      heads.add(block.type)
+      return true
+    }
     const followed = follower.follow(block)
     if (followed.kind === 'other') {
       // Close of a flow whose open was refused, foreign blocks: only in a whole copy.
@@ -80,11 +87,21 @@ export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSt
     }
     if (followed.kind === 'fact') {
       const { fact } = followed
-      if (fact.t === 'session') return true
+      if (fact.t === 'session') {
+        const first = !heads.has(blockTypes.custom)
+        heads.add(blockTypes.custom)
+        return first
+      }
+      if (fact.t === 'dropped') {
+        dropped = fact.last
+        return true
+      }
+      if (followed.repeated) return false
       const wanted = all || chosen.has(fact.id)
       if (fact.t === 'open' && wanted) flows++
       return wanted
     }
+    if (followed.kind === 'process-note' && followed.repeated) return false
     return all || chosen.has(followed.flow)
   }
 
@@ -110,6 +127,7 @@ export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSt
   if (blocks.pending > 0 && notes.length === 0) notes.push(`the record ends in the middle of a block: its last ${counted(blocks.pending, 'byte')} are left out`)
   yield out.take()
   const { bytesLost } = reader.summary()
+  if (dropped > 0) notes.push(`the oldest ${counted(dropped, 'segment')} of the record went to keep the budget: flows of that time are missing or begin later`)
   if (bytesLost > 0) notes.push('some bytes were relayed without being recorded; Wireshark calls them "previous segment not captured", and their count stands in the gap facts')
   return { flows, entries: packets, notes }
 }

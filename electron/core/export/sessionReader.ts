@@ -12,7 +12,6 @@ export interface BodyPart {
  * iterator the caller may wait as long as it likes (flows that come meanwhile are left out or not, rows are as of the step).
  */
 export interface SessionReader {
-  readonly captureFile: string
   summary(): SessionSummary
   /** Matching flows in order of id. Throws Failure 'bad-filter'. */
   flows(filter: string): Iterable<FlowRow>
@@ -25,6 +24,6 @@ export interface SessionReader {
   readStream(flow: number, direction: Direction, offset: number, length: number): Uint8Array
   /** A body without chunk framing, in parts of at most 64 KiB; `decoded` undoes gzip, deflate and br (bounded to 64 MiB of result). */
   readBody(flow: number, exchange: number, part: 'request' | 'response', decoded: boolean): Iterable<BodyPart>
-  /** The capture file as far as it is indexed, in pieces (each valid until the next). */
+  /** The segments of the capture that are there, one behind the other, as far as they are indexed, in pieces (each valid until the next). */
   captureBytes(): Iterable<Uint8Array>
 }

@@ -1,6 +1,6 @@
 import type { Direction, StreamPiece } from '#core/flow/flow.ts'
 
-/** A stretch of one direction: recorded bytes at `fileOffset` of the capture, or (`fileOffset` < 0) bytes that are not there. */
+/** A stretch of one direction: recorded bytes at `fileOffset` of the record (captureFiles.ts), or (`fileOffset` < 0) bytes that are not there. */
 export interface Chunk {
   readonly direction: Direction
   readonly length: number

@@ -1,7 +1,7 @@
 import type { SortKey } from '#core/contract/inspectorProtocol.ts'
 
 /** Rises with every change of tables or of what dissectors say: an index of another version is built anew. */
-export const indexVersion = 1
+export const indexVersion = 2
 
 /**
  * `flows`: one row a flow, columns by FlowRow's fields (what filters say in SQL), `more` the rest of its details as JSON.
