@@ -62,6 +62,7 @@ void Shared::count(std::uint64_t bytes) {
   const std::uint64_t all = published.fetch_add(bytes, std::memory_order_relaxed) + bytes;
   std::uint64_t due = cutAt.load(std::memory_order_relaxed);
   if (all < due || !cutAt.compare_exchange_strong(due, all + segmentBytes, std::memory_order_relaxed)) return;
+  if (options.maxBytes && !options.ring) accepted.fetch_add(headSize, std::memory_order_relaxed);
   segment.fetch_add(1, std::memory_order_seq_cst);
   wake();
 }
@@ -102,7 +103,9 @@ std::unique_ptr<Recorder> Recorder::open(const RecorderOptions& wanted, int& err
     ::unlink((options.folder + "/capture-000001.pcapng").c_str());
     return nullptr;
   };
-  shared->accepted = shared->files.size();
+  // The head of the next segment is counted before it is due: who finds room for payload cannot know that a segment ends meanwhile.
+  shared->headSize = shared->files.size();
+  shared->accepted = 2 * shared->headSize;
   shared->published = shared->files.size();
   now();
 

@@ -56,7 +56,7 @@ int SegmentFiles::open(const std::string& folder, const std::string& version, bo
   std::string head = pcapng::buildHead(version_, systemName(), payload_, 1);
   if (const int error = begin(1, file_, head); error != 0) return error;
   number_ = 1;
-  size_ = headSize_ = head.size();
+  size_ = head.size();
   return 0;
 }
 
@@ -69,7 +69,7 @@ int SegmentFiles::next() {
   olderBytes_ += size_;
   file_ = std::move(file);
   ++number_;
-  size_ = headSize_ = head.size();
+  size_ = head.size();
   return 0;
 }
 

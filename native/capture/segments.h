@@ -24,7 +24,6 @@ class SegmentFiles {
   [[nodiscard]] int file() const { return file_.get(); }
   [[nodiscard]] std::uint32_t number() const { return number_; }
   [[nodiscard]] std::uint64_t size() const { return size_; }       // of the current one
-  [[nodiscard]] std::uint64_t headSize() const { return headSize_; }
   void grew(std::uint64_t bytes) { size_ += bytes; }
   void cut();                                                      // back to size(), after a write that ended in the middle of a block
   void close() { file_.reset(); }
@@ -37,7 +36,7 @@ class SegmentFiles {
   std::string version_;
   bool payload_ = true;
   std::uint32_t number_ = 0;
-  std::uint64_t size_ = 0, headSize_ = 0;
+  std::uint64_t size_ = 0;
   std::deque<std::uint64_t> older_;                                // sizes of those before, the last of them number_ - 1
   std::uint64_t olderBytes_ = 0;
   std::uint32_t lastDropped_ = 0;

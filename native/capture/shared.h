@@ -30,6 +30,7 @@ struct Shared {
   const std::size_t recovered;    // free blocks at which a slow recording takes payload again; the distance keeps gaps few
   const std::uint64_t segmentBytes;
   SegmentFiles files;             // the writer's, once it runs
+  std::uint64_t headSize = 0;     // of a segment; set once
 
   std::atomic<Recording> state{Recording::kOn};
   std::atomic<int> error{0};

@@ -150,7 +150,6 @@ Writer::Pass Writer::cut() {
     fail(error, 0);
     return Pass::kFailed;
   }
-  if (options.maxBytes && !options.ring) shared_.accepted.fetch_add(shared_.files.headSize(), std::memory_order_relaxed);
   return Pass::kWrote;
 }
 
