@@ -10,11 +10,17 @@ interface Column {
   readonly text: (row: FlowRow) => string
 }
 
+/** What nobody knows is named by what carried it. */
+function protocolText({ protocol, transport }: FlowRow): string {
+  if (protocol === 'raw') return transport === 'udp' ? 'UDP' : 'raw'
+  return protocol === 'empty' ? 'empty' : protocol.toUpperCase()
+}
+
 export const columns: readonly Column[] = [
   { title: 'No.', width: 6, right: true, text: (row) => String(row.id) },
   { title: 'Time', width: 12, text: (row) => formatClock(row.startedAt) },
   { title: 'Program', width: 15, text: (row) => row.process?.name ?? (row.scope === 'forwarded' ? row.client.address : '') },
-  { title: 'Protocol', width: 8, text: (row) => (row.protocol === 'http' || row.protocol === 'tls' ? row.protocol.toUpperCase() : row.protocol) },
+  { title: 'Protocol', width: 8, text: protocolText },
   { title: 'Server', width: 28, text: (row) => (row.name === undefined ? endpointText(row.server) : `${row.name}:${row.server.port}`) },
   { title: 'Up', width: 8, right: true, text: (row) => formatBytes(row.bytesUp) },
   { title: 'Down', width: 8, right: true, text: (row) => formatBytes(row.bytesDown) },

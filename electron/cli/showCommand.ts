@@ -1,9 +1,9 @@
 import { Failure } from '#core/contract/failure.ts'
 import { endpointText } from '#core/filter/fields.ts'
-import type { FlowDetails, HttpExchange } from '#core/flow/flow.ts'
+import type { DnsTransaction, FlowDetails, HttpExchange } from '#core/flow/flow.ts'
 import type { InspectorClient } from '#session/inspectorClient.ts'
 import type { Command } from './command.ts'
-import { counted, formatBytes, formatDuration, formatTime, hexLines } from './format.ts'
+import { counted, formatBytes, formatClock, formatDuration, formatTime, hexLines } from './format.ts'
 import type { Output } from './output.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { printable, printableLines } from './printable.ts'
@@ -34,7 +34,7 @@ export const showCommand: Command = {
       if (values.json === true) return showJson(inspector, first, output)
       await showOverview(first, output)
       for await (const exchange of readExchanges(inspector, first)) await showExchange(inspector, first, exchange, { limit, decoded: values.raw !== true }, output)
-      if (values.stream === true || first.exchangeCount === 0 || first.exchanges.some((each) => each.upgraded !== undefined)) await showStream(inspector, flow, limit, output)
+      if (values.stream === true || (first.exchangeCount === 0 && first.row.dns === undefined) || first.exchanges.some((each) => each.upgraded !== undefined)) await showStream(inspector, first.row, limit, output)
     })
     return 0
   },
@@ -73,13 +73,25 @@ async function showOverview(details: FlowDetails, output: Output): Promise<void>
     ['Started', formatTime(row.startedAt)],
     ['Connected', details.connectedAt === undefined ? undefined : `after ${formatDuration(row.startedAt, details.connectedAt)}${details.upstream === undefined ? '' : `, from ${endpointText(details.upstream)}`}`],
     ['Ended', row.endedAt === undefined ? undefined : `after ${formatDuration(row.startedAt, row.endedAt)}`],
+    ['Datagrams', row.datagramsUp === undefined ? undefined : `${row.datagramsUp} up, ${row.datagramsDown ?? 0} down${details.datagramsDropped === undefined ? '' : `; not sent on: ${details.datagramsDropped.up} up, ${details.datagramsDropped.down} down`}`],
     ['Bytes', `${row.bytesUp} up, ${row.bytesDown} down${row.bytesLost === 0 ? '' : `, ${row.bytesLost} of them not recorded`}`],
     ['TLS', row.tls === undefined ? undefined : [row.tls.versionOffered && row.tls.version !== undefined ? `${row.tls.version} offered` : row.tls.version, row.tls.cipher, row.tls.sni === undefined ? undefined : `for ${row.tls.sni}`, row.tls.alpn === undefined ? undefined : `ALPN ${row.tls.alpn}`, row.tls.alpnOffered.length === 0 ? undefined : `offered ${row.tls.alpnOffered.join(', ')}`].filter((each) => each !== undefined).join('; ')],
+    ['QUIC', row.quic === undefined ? undefined : [row.quic.version, row.quic.sni === undefined ? undefined : `for ${row.quic.sni}`, row.quic.alpnOffered.length === 0 ? undefined : `offered ${row.quic.alpnOffered.join(', ')}`, `connection ${row.quic.destinationId}`, row.quic.retried === true ? 'retried' : undefined, row.quic.versionsOffered === undefined ? undefined : `server speaks ${row.quic.versionsOffered.join(', ')}`].filter((each) => each !== undefined).join('; ')],
     ['Trouble', details.decodeError ?? (row.undecodable ? 'could not be decoded' : undefined)],
   ]
-  await output.line(`Flow ${row.id}: ${row.protocol}, ${row.scope}, ${row.state}${row.closedBy === 'none' ? '' : `, closed by ${row.closedBy}`}`)
+  await output.line(`Flow ${row.id}: ${row.protocol}${row.transport === 'udp' ? ' over UDP' : ''}, ${row.scope}, ${row.state}${row.closedBy === 'none' ? '' : `, closed by ${row.closedBy}`}`)
   for (const [title, fact] of facts) if (fact !== undefined) await output.line(`  ${title.padEnd(10)} ${printable(fact)}`)
+  for (const transaction of details.dns ?? []) await showTransaction(transaction, output)
+  if (row.dns !== undefined && row.dns.transactions > (details.dns?.length ?? 0)) await output.line(`  [${row.dns.transactions - (details.dns?.length ?? 0)} more questions]`)
   for (const gap of details.gaps) await output.line(`  Gap        ${gap.bytes} bytes ${gap.direction} at ${gap.offset} not recorded (${printable(gap.reason)})`)
+}
+
+async function showTransaction({ id, name, type, askedAt, answeredAt, rcode, flags, answers, answerCount }: DnsTransaction, output: Output): Promise<void> {
+  const took = askedAt === undefined || answeredAt === undefined ? '' : ` after ${formatDuration(askedAt, answeredAt)}`
+  const answered = rcode === undefined ? 'no answer' : `${rcode}${took}${flags === undefined || flags.length === 0 ? '' : ` (${flags.join(' ')})`}`
+  await output.line(`\nQuestion ${id}: ${printable(`${type} ${name}`)}: ${printable(answered)}`)
+  for (const record of answers) await output.line(`< ${printable(`${record.name} ${record.ttl} ${record.type} ${record.data}`)}`)
+  if (answerCount > answers.length) await output.line(`[${answerCount - answers.length} more records]`)
 }
 
 interface BodyChoice {
@@ -144,7 +156,8 @@ function looksLikeText(bytes: Uint8Array): boolean {
   return strange <= 1 + text.length / 100 && !text.includes('\0')
 }
 
-async function showStream(inspector: InspectorClient, flow: number, limit: number, output: Output): Promise<void> {
+async function showStream(inspector: InspectorClient, { id: flow, transport }: FlowDetails['row'], limit: number, output: Output): Promise<void> {
+  const datagrams = transport === 'udp'
   await output.line('\nStream (> client to server, < server to client)')
   let at = 0
   for (;;) {
@@ -152,6 +165,7 @@ async function showStream(inspector: InspectorClient, flow: number, limit: numbe
     const { chunks, total } = await inspector.request('stream', { flow, direction: 'both', offset: at, limit: Math.min(bytePage, limit - at) })
     let took = 0
     for (const chunk of chunks) {
+      if (datagrams) await output.line(`${chunk.direction === 'up' ? '>' : '<'} ${formatClock(chunk.time)} datagram of ${counted(chunk.length, 'byte')}`)
       const sign = chunk.direction === 'up' ? '>' : '<'
       if (chunk.bytes === undefined) await output.line(`${sign} [${counted(chunk.length, 'byte')} at ${chunk.offset} not recorded]`)
       else for (const line of hexLines(Buffer.from(chunk.bytes, 'base64'), chunk.offset)) await output.line(`${sign} ${line}`)

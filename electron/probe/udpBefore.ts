@@ -31,13 +31,17 @@ function conntrackRuns(): boolean {
   }
 }
 
-/** UDP sockets from /proc/net/udp and udp6. Unreadable tables count as empty. */
-export async function listOldUdp({ udp }: Pick<InterceptionPlan, 'udp'>): Promise<OldUdp> {
-  const tables = await Promise.all(['udp', 'udp6'].map(async (name) => parseSockets(await readFile(`/proc/net/${name}`, 'latin1').catch(() => ''), 'udp')))
+/** Unreadable tables count as empty. */
+async function listOldUdp(plan: Pick<InterceptionPlan, 'udp'>): Promise<OldUdp> {
+  return oldUdpIn(await Promise.all(['udp', 'udp6'].map((name) => readFile(`/proc/net/${name}`, 'latin1').catch(() => ''))), plan)
+}
+
+/** The sockets that matter to a plan, from the texts of /proc/net/udp and udp6. */
+export function oldUdpIn(tables: readonly string[], { udp }: Pick<InterceptionPlan, 'udp'>): OldUdp {
   const connected: OldUdp['connected'][number][] = []
   const ports = new Set<number>()
   const seen = new Set<string>()
-  for (const { localAddress, localPort, remoteAddress, remotePort } of tables.flat()) {
+  for (const { localAddress, localPort, remoteAddress, remotePort } of tables.flatMap((text) => parseSockets(text, 'udp'))) {
     if (remotePort === 0) {
       if (localPort !== 0 && ports.size < mostOld) ports.add(localPort)
       continue

@@ -132,6 +132,11 @@ export class CaptureIngest {
       const flow = this.live.get(followed.flow)
       if (flow === undefined) return
       const { packet, direction } = followed
+      if (packet.transport === 'udp') {
+        flow.datagram(direction, packet.payload, packet.payloadOffset, packet.time)
+        this.touch(flow)
+        return
+      }
       if (packet.payload.length > 0 && (packet.flags & tcpFlags.syn) === 0) {
         flow.data(direction, packet.sequence, packet.payload, packet.payloadOffset, packet.time)
         this.touch(flow)
@@ -169,7 +174,7 @@ export class CaptureIngest {
     if (flow === undefined) return
     if (fact.t === 'process') flow.setProcess(fact)
     else if (fact.t === 'connected') flow.setConnected(fact)
-    else if (fact.t === 'gap') flow.gap(fact.direction, fact.bytes, fact.reason, BigInt(fact.time))
+    else if (fact.t === 'gap') flow.gap(fact.direction, fact.bytes, fact.reason, BigInt(fact.time), fact.datagrams)
     else {
       this.close(flow, fact)
       return

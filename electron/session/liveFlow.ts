@@ -1,13 +1,18 @@
+import { decodeDns } from './decodeDns.ts'
+import { openInitial } from './openInitial.ts'
 import { ChunkPacker } from './store/chunkCodec.ts'
 import type { IndexStore } from './store/indexStore.ts'
 import type { FactOf } from '#core/capture/facts.ts'
-import type { ExchangeSink, Part } from '#core/dissect/dissector.ts'
+import type { DatagramFindings } from '#core/dissect/datagram.ts'
+import type { ExchangeSink, Findings, Part } from '#core/dissect/dissector.ts'
+import { DatagramDissection } from '#core/dissect/datagramDissection.ts'
 import { FlowDissection } from '#core/dissect/flowDissection.ts'
 import type { HeadBudget } from '#core/dissect/headBudget.ts'
 import { escapeText } from '#core/flow/escapeText.ts'
 import type { ClosedBy, Direction, Endpoint, FlowRow, FlowState, HttpExchange, ProcessInfo, StreamPiece } from '#core/flow/flow.ts'
 
 const infoLimit = 300
+const decoders = { dns: decodeDns, openInitial }
 const gapLimit = 10_000
 
 /** A flow that is open: all the state there is of it, until its close is written and it is forgotten. */
@@ -15,12 +20,15 @@ export class LiveFlow implements ExchangeSink {
   readonly id: number
   private readonly open: FactOf<'open'>
   private readonly store: IndexStore
-  private readonly dissection: FlowDissection
+  private readonly dissection: FlowDissection | DatagramDissection
   private process: ProcessInfo | undefined
   private upstream: Endpoint | undefined
   private readonly firsts: { connectedAt?: string; firstUpAt?: string; firstDownAt?: string } = {}
   /** Bytes of each direction so far, lost ones counted. */
   private readonly bytes: Record<Direction, number> = { up: 0, down: 0 }
+  /** Of UDP, lost ones counted. */
+  private readonly datagrams: Record<Direction, number> = { up: 0, down: 0 }
+  private dropped: { readonly up: number; readonly down: number } | undefined
   private lost = 0
   private gapCount = 0
   private readonly packer = new ChunkPacker()
@@ -37,7 +45,7 @@ export class LiveFlow implements ExchangeSink {
     this.open = open
     this.store = store
     this.lastTime = BigInt(open.time)
-    this.dissection = new FlowDissection({ server: open.server, sink: this }, budget)
+    this.dissection = open.proto === 'udp' ? new DatagramDissection({ server: open.server, decoders }, budget) : new FlowDissection({ server: open.server, sink: this }, budget)
   }
 
   /** For the session's sums. */
@@ -61,8 +69,19 @@ export class LiveFlow implements ExchangeSink {
     if (bytesDown > this.bytes.down) this.gap('down', bytesDown - this.bytes.down, 'dropped', this.lastTime)
   }
 
+  /** A datagram, which may be empty. */
+  datagram(direction: Direction, payload: Uint8Array, fileOffset: number, time: bigint): void {
+    if (!(this.dissection instanceof DatagramDissection)) return
+    this.lastTime = time
+    if (this.datagrams[direction] === 0) this.firsts[direction === 'up' ? 'firstUpAt' : 'firstDownAt'] = String(time)
+    this.datagrams[direction]++
+    this.chunk(direction, payload.length, fileOffset, time)
+    this.dissection.datagram(direction, payload, time)
+  }
+
   /** A data segment. What was seen before is passed over; what the sequence number leaps over is a gap nobody stated. */
   data(direction: Direction, sequence: number, payload: Uint8Array, fileOffset: number, time: bigint): void {
+    if (this.dissection instanceof DatagramDissection) return
     this.lastTime = time
     // Data begins at sequence number 1; `ahead` is right as long as no gap but a stated one is 2 GiB or longer.
     const ahead = (sequence - 1 - (this.bytes[direction] % 0x1_0000_0000)) | 0
@@ -76,19 +95,24 @@ export class LiveFlow implements ExchangeSink {
     this.dissection.data(direction, offset, fresh, time)
   }
 
-  gap(direction: Direction, length: number, reason: string, time: bigint): void {
+  /** `datagrams`: how many they were, of UDP; they may have been empty. */
+  gap(direction: Direction, length: number, reason: string, time: bigint, datagrams = 0): void {
+    if (this.dissection instanceof DatagramDissection) {
+      this.datagrams[direction] += datagrams
+      this.dissection.missed(datagrams, length)
+    }
     if (length === 0 || !Number.isSafeInteger(this.bytes.up + this.bytes.down + length)) return
     this.lastTime = time
     const offset = this.bytes[direction]
     this.lost += length
     if (this.gapCount < gapLimit) this.store.putGap(this.id, this.gapCount++, { direction, offset, bytes: length, reason })
     this.chunk(direction, length, -1, time)
-    this.dissection.gap(direction, offset, length, time)
+    if (this.dissection instanceof FlowDissection) this.dissection.gap(direction, offset, length, time)
   }
 
   end(direction: Direction, time: bigint): void {
     this.lastTime = time
-    this.dissection.end(direction, time)
+    if (this.dissection instanceof FlowDissection) this.dissection.end(direction, time)
   }
 
   /** `close` undefined: the record ended before the flow did. */
@@ -98,6 +122,10 @@ export class LiveFlow implements ExchangeSink {
       for (const [direction, said] of [['up', close.bytesUp], ['down', close.bytesDown]] as const) {
         if (said > this.bytes[direction]) this.gap(direction, said - this.bytes[direction], 'unrecorded', time)
       }
+      for (const [direction, said] of [['up', close.datagramsUp], ['down', close.datagramsDown]] as const) {
+        if (said !== undefined && said > this.datagrams[direction]) this.datagrams[direction] = said
+      }
+      if (close.lostUp !== undefined || close.lostDown !== undefined) this.dropped = { up: close.lostUp ?? 0, down: close.lostDown ?? 0 }
     }
     this.state = close?.reason ?? 'unfinished'
     this.closedBy = close?.closedBy ?? 'none'
@@ -115,9 +143,11 @@ export class LiveFlow implements ExchangeSink {
       this.written.add(exchange.index)
       this.store.putExchange(this.id, exchange)
     }
-    const { process, upstream, firsts, dissection } = this
+    const { process, upstream, firsts, dissection, dropped } = this
+    const dns = dissection instanceof DatagramDissection ? dissection.transactions() : []
     this.store.putFlow(this.row(), {
       ...(process === undefined ? {} : { process }), ...(upstream === undefined ? {} : { upstream }), ...firsts,
+      ...(dns.length === 0 ? {} : { dns }), ...(dropped === undefined ? {} : { datagramsDropped: dropped }),
       ...(dissection.error === undefined ? {} : { decodeError: escapeText(dissection.error, infoLimit) }),
     })
   }
@@ -151,24 +181,29 @@ export class LiveFlow implements ExchangeSink {
 
   private row(): FlowRow {
     const { open, process, dissection, endedAt } = this
-    const findings = dissection.findings()
+    const findings: Partial<Findings & DatagramFindings> | null = dissection.findings()
     return {
-      id: this.id, transport: 'tcp', protocol: dissection.protocol, scope: open.scope, client: open.client, server: open.server,
+      id: this.id, transport: open.proto, protocol: dissection.protocol, scope: open.scope, client: open.client, server: open.server,
       ...(findings?.name === undefined ? {} : { name: findings.name }),
       ...(process === undefined ? {} : { process: { pid: process.pid, name: escapeText(process.name, 64), user: escapeText(process.user, 64) } }),
       startedAt: open.time,
       ...(endedAt === undefined ? {} : { endedAt: String(endedAt) }),
-      state: this.state, closedBy: this.closedBy, bytesUp: this.bytes.up, bytesDown: this.bytes.down, bytesLost: this.lost,
+      state: this.state, closedBy: this.closedBy, bytesUp: this.bytes.up, bytesDown: this.bytes.down,
+      ...(open.proto === 'udp' ? { datagramsUp: this.datagrams.up, datagramsDown: this.datagrams.down } : {}), bytesLost: this.lost,
       info: this.info(),
       ...(findings?.http === undefined ? {} : { http: findings.http }),
       ...(findings?.tls === undefined ? {} : { tls: findings.tls }),
+      ...(findings?.dns === undefined ? {} : { dns: findings.dns }),
+      ...(findings?.quic === undefined ? {} : { quic: findings.quic }),
       undecodable: dissection.undecodable,
     }
   }
 
   private info(): string {
-    const text = this.dissection.info()
+    const byGate = this.open.proto === 'udp' && this.state === 'refused' && this.closedBy === 'gate'
+    const text = this.dissection.info() + (byGate ? ', refused by the gate' : '')
     if (text !== '') return text.length > infoLimit ? `${text.slice(0, infoLimit - 1)}…` : text
+    if (this.open.proto === 'udp') return 'no datagram'
     switch (this.state) {
       case 'live': return this.upstream === undefined ? 'connecting' : 'no data yet'
       case 'refused': return 'connection refused'

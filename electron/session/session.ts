@@ -241,7 +241,7 @@ export class Session implements SessionReader {
   streamPage(flow: number, direction: Direction | 'both', offset: number, limit: number): StreamPage {
     const row = this.row(flow)
     const chunks: StreamChunk[] = []
-    for (const { bytes, time, ...rest } of this.streams!.stretches(flow, direction, offset, limit)) {
+    for (const { bytes, time, ...rest } of this.streams!.stretches(flow, direction, offset, limit, row.transport === 'udp')) {
       chunks.push({ ...rest, time: String(time), ...(bytes === undefined ? {} : { bytes: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64') }) })
       if (chunks.length >= 5000) break
     }

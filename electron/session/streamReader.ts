@@ -23,8 +23,8 @@ export class StreamReader {
     this.files = files
   }
 
-  /** Stretches from byte `from` of what was asked for (both: order of arrival, both counted), `limit` bytes at most; a gap counts none of them. */
-  *stretches(flow: number, direction: Direction | 'both', from: number, limit: number): Generator<Stretch> {
+  /** Stretches from byte `from` of what was asked for (both: order of arrival, both counted), `limit` bytes at most; a gap counts none of them. `whole`: a chunk is a datagram, which is not cut. */
+  *stretches(flow: number, direction: Direction | 'both', from: number, limit: number, whole = false): Generator<Stretch> {
     let left = limit
     for (const run of this.store.chunksFrom(flow, direction, from)) {
       const at = { up: run.up, down: run.down }
@@ -35,9 +35,9 @@ export class StreamReader {
         if (direction !== 'both' && chunk.direction !== direction) continue
         const start = position
         position += chunk.length
-        if (position <= from) continue
+        if (position <= from && !(chunk.length === 0 && start === from)) continue
         const skip = Math.max(0, from - start)
-        const length = chunk.fileOffset < 0 ? chunk.length - skip : Math.min(chunk.length - skip, left)
+        const length = chunk.fileOffset < 0 || whole ? chunk.length - skip : Math.min(chunk.length - skip, left)
         yield this.stretch(chunk, own + skip, skip, length)
         if (chunk.fileOffset >= 0) left -= length
         if (left <= 0) return

@@ -25,7 +25,7 @@ const gapReasons: Readonly<Record<string, string>> = {
 export function flowFacts({ row, upstream, exchangeCount, decodeError }: FlowDetails): Fact[] {
   const facts: Fact[] = []
   const name = nameOf(row)
-  if (name !== undefined) facts.push({ name: 'Server', value: name, note: row.tls?.sni === name ? 'named in the TLS hello' : 'named in the Host header', copy: name })
+  if (name !== undefined) facts.push({ name: 'Server', value: name, note: row.tls?.sni === name ? 'named in the TLS hello' : row.quic?.sni === name ? 'named in the QUIC hello' : 'named in the Host header', copy: name })
   facts.push(
     { name: name === undefined ? 'Server' : 'Address', value: formatEndpoint(row.server), copy: formatEndpoint(row.server) },
     { name: 'Client', value: formatEndpoint(row.client), note: row.scope === 'local' ? 'this computer' : 'routed through this computer', copy: formatEndpoint(row.client) },
@@ -39,7 +39,7 @@ export function flowFacts({ row, upstream, exchangeCount, decodeError }: FlowDet
   return facts
 }
 
-export function amountFacts({ row, gaps }: FlowDetails): Fact[] {
+export function amountFacts({ row, gaps, datagramsDropped }: FlowDetails): Fact[] {
   const took = millisecondsBetween(row.startedAt, row.endedAt)
   const facts: Fact[] = [
     { name: 'Started', value: formatMoment(row.startedAt) },
@@ -50,6 +50,8 @@ export function amountFacts({ row, gaps }: FlowDetails): Fact[] {
     { name: 'Up', value: formatBytes(row.bytesUp), note: row.bytesUp >= 1000 ? plural(row.bytesUp, 'byte') : undefined },
     { name: 'Down', value: formatBytes(row.bytesDown), note: row.bytesDown >= 1000 ? plural(row.bytesDown, 'byte') : undefined },
   )
+  if (row.datagramsUp !== undefined) facts.push({ name: 'Datagrams', value: `${formatCount(row.datagramsUp)} up, ${formatCount(row.datagramsDown ?? 0)} down` })
+  if (datagramsDropped !== undefined) facts.push({ name: 'Not sent on', value: `${formatCount(datagramsDropped.up)} up, ${formatCount(datagramsDropped.down)} down`, note: 'more than the other side took', bad: true })
   if (row.bytesLost > 0) facts.push({ name: 'Not recorded', value: formatBytes(row.bytesLost), bad: true })
   for (const [i, gap] of gaps.slice(0, 20).entries()) {
     facts.push({ name: `Gap ${i + 1}`, value: `${formatBytes(gap.bytes)} ${gap.direction} at byte ${formatCount(gap.offset)}`, note: gapReasons[gap.reason] ?? gap.reason })
@@ -59,8 +61,8 @@ export function amountFacts({ row, gaps }: FlowDetails): Fact[] {
 }
 
 export function protocolFacts({ row }: FlowDetails): Fact[] {
-  const { tls, http } = row
-  const facts: Fact[] = [{ name: 'Protocol', value: protocolNames[row.protocol], note: row.protocol === 'empty' ? 'no byte was sent' : row.protocol === 'raw' ? 'no dissector knows it; see Stream' : undefined }]
+  const { tls, http, dns, quic } = row
+  const facts: Fact[] = [{ name: 'Protocol', value: `${protocolNames[row.protocol]} over ${row.transport.toUpperCase()}`, note: row.protocol === 'empty' ? 'no byte was sent' : row.protocol === 'raw' ? 'no dissector knows it; see Stream' : undefined }]
   if (http !== undefined && http.status !== undefined) facts.push({ name: 'Last status', value: String(http.status) })
   if (tls !== undefined) {
     if (tls.version !== undefined) facts.push({ name: 'Version', value: tls.version, note: tls.versionOffered ? 'highest the client offered' : 'chosen by the server' })
@@ -69,7 +71,33 @@ export function protocolFacts({ row }: FlowDetails): Fact[] {
     if (tls.alpnOffered.length > 0) facts.push({ name: 'Offered', value: tls.alpnOffered.join(', '), note: 'application protocols' })
     if (tls.alpn !== undefined) facts.push({ name: 'Chosen', value: tls.alpn, note: 'application protocol' })
   }
+  if (quic !== undefined) {
+    facts.push({ name: 'Version', value: quic.version })
+    if (quic.sni !== undefined) facts.push({ name: 'Name asked for', value: quic.sni, copy: quic.sni })
+    if (quic.alpnOffered.length > 0) facts.push({ name: 'Offered', value: quic.alpnOffered.join(', '), note: 'application protocols' })
+    facts.push({ name: 'Connection', value: quic.destinationId, note: 'id the client chose', mono: true, copy: quic.destinationId })
+    if (quic.retried === true) facts.push({ name: 'Retry', value: 'The server asked the client to prove its address' })
+    if (quic.versionsOffered !== undefined) facts.push({ name: 'Server speaks', value: quic.versionsOffered.join(', ') })
+  }
+  if (dns !== undefined) {
+    facts.push({ name: 'Question', value: `${dns.type} ${dns.name}`, copy: dns.name })
+    if (dns.rcode !== undefined) facts.push({ name: 'Answer', value: dns.rcode, bad: dns.rcode !== 'NOERROR' })
+    if (dns.transactions > 1) facts.push({ name: 'Questions', value: formatCount(dns.transactions) })
+  }
   return facts
+}
+
+/** A DNS flow's questions with their answers, one line each. */
+export function dnsFacts({ dns = [] }: FlowDetails): Fact[] {
+  return dns.map(({ name, type, rcode, askedAt, answeredAt, answers, answerCount }, index) => {
+    const took = askedAt === undefined ? undefined : millisecondsBetween(askedAt, answeredAt)
+    const said = answers.map((record) => `${record.type} ${record.data}`).join(', ')
+    return {
+      name: `${index + 1}. ${type} ${name}`,
+      value: rcode === undefined ? 'no answer' : rcode === 'NOERROR' ? (said === '' ? 'no such record' : `${said}${answerCount > answers.length ? ', …' : ''}`) : rcode,
+      note: took === undefined ? undefined : formatDuration(took), bad: rcode !== undefined && rcode !== 'NOERROR', copy: said === '' ? undefined : said,
+    }
+  })
 }
 
 export function processFacts({ process, row }: FlowDetails): Fact[] {

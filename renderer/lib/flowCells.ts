@@ -19,7 +19,9 @@ export function cellText(row: FlowRow, column: ColumnId): string {
     case 'program':
       return row.process === undefined ? (row.scope === 'forwarded' ? row.client.address : '') : row.process.name
     case 'protocol':
-      return row.protocol === 'tls' ? (row.tls?.version ?? 'TLS') : protocolNames[row.protocol]
+      return row.protocol === 'tls' ? (row.tls?.version ?? 'TLS') : row.protocol === 'raw' && row.transport === 'udp' ? 'UDP' : protocolNames[row.protocol]
+    case 'transport':
+      return row.transport.toUpperCase()
     case 'server':
       return row.name ?? row.server.address
     case 'port':

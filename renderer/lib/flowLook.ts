@@ -5,7 +5,7 @@ export type RowTone = 'http' | 'tls' | 'raw' | 'warn' | 'error'
 /** Shape that stands before the state's words. */
 export type StateShape = 'dot' | 'tick' | 'cross' | 'barred' | 'open' | 'cut'
 
-export const protocolNames: Readonly<Record<FlowProtocol, string>> = { http: 'HTTP', tls: 'TLS', raw: 'raw', empty: 'empty' }
+export const protocolNames: Readonly<Record<FlowProtocol, string>> = { http: 'HTTP', tls: 'TLS', dns: 'DNS', quic: 'QUIC', raw: 'raw', empty: 'empty' }
 
 export const stateWords: Readonly<Record<FlowState, string>> = {
   live: 'live',
@@ -19,6 +19,7 @@ export const stateWords: Readonly<Record<FlowState, string>> = {
   'gate-closed': 'cut by gate',
   shed: 'shed',
   failed: 'failed',
+  idle: 'fell silent',
 }
 export const stateShapes: Readonly<Record<FlowState, StateShape>> = {
   live: 'dot',
@@ -32,6 +33,7 @@ export const stateShapes: Readonly<Record<FlowState, StateShape>> = {
   'gate-closed': 'cut',
   shed: 'cut',
   failed: 'cross',
+  idle: 'tick',
 }
 /** What each state means, in a sentence. */
 export const stateSentences: Readonly<Record<FlowState, string>> = {
@@ -46,6 +48,7 @@ export const stateSentences: Readonly<Record<FlowState, string>> = {
   'gate-closed': 'The gate was closed at once and cut it.',
   shed: 'The relay was full and let it go.',
   failed: 'The relay could not carry it.',
+  idle: 'Nothing was said any more: the ordinary end of a flow of UDP.',
 }
 
 export function isFailed(state: FlowState): boolean {
@@ -56,7 +59,7 @@ export function rowTone(row: FlowRow): RowTone {
   const status = row.http?.status ?? 0
   if (isFailed(row.state) || status >= 500) return 'error'
   if (status >= 400 || row.state === 'gate-closed' || row.undecodable) return 'warn'
-  return row.protocol === 'http' ? 'http' : row.protocol === 'tls' ? 'tls' : 'raw'
+  return row.protocol === 'http' ? 'http' : row.protocol === 'tls' || row.protocol === 'quic' ? 'tls' : 'raw'
 }
 
 /** Class of a status as HTTP Toolkit colours it. */

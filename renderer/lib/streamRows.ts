@@ -26,9 +26,11 @@ function turnsOf(stretches: readonly StreamStretch[]): Turn[] {
   return turns
 }
 
-export function streamRows(stretches: readonly StreamStretch[], as: 'text' | 'hex', columns: number): StreamRow[] {
+/** `datagrams`: each stretch is one, and stands for itself. */
+export function streamRows(stretches: readonly StreamStretch[], as: 'text' | 'hex', columns: number, datagrams = false): StreamRow[] {
   const rows: StreamRow[] = []
-  for (const { direction, time, stretches: parts } of turnsOf(stretches)) {
+  const turns = datagrams ? stretches.map((stretch): Turn => ({ direction: stretch.direction, time: stretch.time, stretches: [stretch] })) : turnsOf(stretches)
+  for (const { direction, time, stretches: parts } of turns) {
     rows.push({ kind: 'turn', direction, time, length: parts.reduce((sum, { length }) => sum + length, 0) })
     if (as === 'hex') hexRows(rows, direction, parts)
     else pushText(rows, direction, parts, columns)

@@ -1,7 +1,7 @@
 import type { SortKey } from '#core/contract/inspectorProtocol.ts'
 import { readRemembered, remember } from './remembered.ts'
 
-export type ColumnId = 'id' | 'time' | 'program' | 'protocol' | 'server' | 'port' | 'info' | 'up' | 'down' | 'duration' | 'state'
+export type ColumnId = 'id' | 'time' | 'program' | 'transport' | 'protocol' | 'server' | 'port' | 'info' | 'up' | 'down' | 'duration' | 'state'
 export interface Column {
   readonly id: ColumnId
   readonly title: string
@@ -17,6 +17,7 @@ export const columns: readonly Column[] = [
   { id: 'id', title: 'No.', sort: 'id', width: 62, least: 44, end: true },
   { id: 'time', title: 'Time', sort: 'startedAt', width: 98, least: 60 },
   { id: 'program', title: 'Program', sort: 'process', width: 108, least: 50 },
+  { id: 'transport', title: 'Over', sort: 'transport', width: 46, least: 40 },
   { id: 'protocol', title: 'Protocol', sort: 'protocol', width: 74, least: 54 },
   { id: 'server', title: 'Server', sort: 'server', width: 178, least: 70 },
   { id: 'port', title: 'Port', sort: 'port', width: 52, least: 40, end: true },

@@ -2,7 +2,7 @@ import type { Client } from '#ui/bridge/client.ts'
 import { toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import type { FlowDetails, HttpExchange } from '#core/flow/flow.ts'
 
-export const detailTabs = ['overview', 'request', 'response', 'stream', 'timing', 'process'] as const
+export const detailTabs = ['overview', 'request', 'response', 'dns', 'stream', 'timing', 'process'] as const
 export type DetailTab = (typeof detailTabs)[number]
 const exchangesAPage = 100
 

@@ -4,9 +4,11 @@
 //     Says `NAME ADDRESS PORT\n` (who served, and whom it sees) to each new connection, then echoes. A client's FIN is answered with `bye\n` and FIN. A line
 //     `RESET` makes it reset the connection, `END` makes it end its own side and go on reading. UDP: answers each datagram with that line and the datagram.
 //     Prints {"event":"listening","port":N}, then connected / data (bytes so far, at FIN) / ended / failed for each connection.
-//   peer.mjs ask ADDRESS PORT [--udp] [--from ADDRESS[:PORT]] [--send TEXT] [--timeout MS]
+//   peer.mjs ask ADDRESS PORT [--udp] [--from ADDRESS[:PORT]] [--send TEXT] [--timeout MS] [--bind PORT] [--broadcast]
 //     One exchange: connects, reads the greeting, sends TEXT, reads it back, ends, waits for the end. Prints one JSON line
 //     {"ok":true,"server","seenAddress","seenPort","echo","end":"fin","localPort"} or {"ok":false,"error":CODE}, exit status 0 either way.
+//   peer.mjs talk ADDRESS PORT --udp [--unconnected] [--bind PORT]
+//     A UDP socket led by its standard input: `send TEXT` sends a datagram; each answer is printed as {"event":"answer","server","seenAddress","seenPort","echo","from"}.
 //   peer.mjs talk ADDRESS PORT [--from ADDRESS[:PORT]]
 //     A connection led by its standard input: lines `send TEXT`, `bulk BYTES`, `end`, `reset`, `pause`, `resume`. Prints open / line / bytes / end / close events.
 import dgram from 'node:dgram'
@@ -16,7 +18,7 @@ import readline from 'node:readline'
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { host: { type: 'string' }, udp: { type: 'boolean' }, from: { type: 'string' }, send: { type: 'string', default: 'hello' }, timeout: { type: 'string', default: '5000' } },
+  options: { host: { type: 'string' }, udp: { type: 'boolean' }, from: { type: 'string' }, send: { type: 'string', default: 'hello' }, timeout: { type: 'string', default: '5000' }, bind: { type: 'string', default: '0' }, unconnected: { type: 'boolean' }, broadcast: { type: 'boolean' } },
 })
 const [mode, first, second] = positionals
 const tell = (event) => process.stdout.write(`${JSON.stringify(event)}\n`)
@@ -24,7 +26,7 @@ const plain = (address) => address.replace(/^::ffff:/, '')
 
 if (mode === 'serve') (values.udp ? serveUdp : serveTcp)(first, Number(second))
 else if (mode === 'ask') (values.udp ? askUdp : askTcp)(first, Number(second))
-else if (mode === 'talk') talk(first, Number(second))
+else if (mode === 'talk') (values.udp ? talkUdp : talk)(first, Number(second))
 else throw new Error(`peer: unknown mode ${mode}`)
 
 function serveTcp(name, port) {
@@ -103,13 +105,31 @@ function askUdp(host, port) {
     process.exit(0)
   }
   setTimeout(() => finish({ ok: false, error: 'TIMEOUT' }), Number(values.timeout))
-  socket.on('message', (data, from) => {
-    const [greeting = '', echo = ''] = data.toString('latin1').split('\n')
-    const [server, seenAddress, seenPort] = greeting.split(' ')
-    finish({ ok: true, server, seenAddress, seenPort: Number(seenPort), echo, from: { address: from.address, port: from.port } })
-  })
+  socket.on('message', (data, from) => finish({ ok: true, ...answerIn(data, from), localPort: socket.address().port }))
   socket.on('error', (error) => finish({ ok: false, error: error.code }))
-  socket.connect(port, host, () => socket.send(values.send))
+  socket.bind(Number(values.bind), () => {
+    if (!values.broadcast) return socket.connect(port, host, () => socket.send(values.send))
+    socket.setBroadcast(true)
+    socket.send(values.send, port, host)
+  })
+}
+
+function talkUdp(host, port) {
+  const socket = dgram.createSocket(host.includes(':') ? 'udp6' : 'udp4')
+  const start = () => {
+    tell({ event: 'open', localPort: socket.address().port })
+    const lines = readline.createInterface({ input: process.stdin })
+    lines.on('line', (line) => values.unconnected ? socket.send(line.slice(5), port, host) : socket.send(line.slice(5)))
+  }
+  socket.on('message', (data, from) => tell({ event: 'answer', ...answerIn(data, from) }))
+  socket.on('error', (error) => tell({ event: 'error', error: error.code }))
+  socket.bind(Number(values.bind), () => (values.unconnected ? start() : socket.connect(port, host, start)))
+}
+
+function answerIn(data, from) {
+  const [greeting = '', echo = ''] = data.toString('latin1').split('\n')
+  const [server, seenAddress, seenPort] = greeting.split(' ')
+  return { server, seenAddress, seenPort: Number(seenPort), echo, from: { address: from.address, port: from.port } }
 }
 
 function talk(host, port) {

@@ -1,12 +1,13 @@
 import { parseAddress } from '#core/capture/addresses.ts'
 import { encodeFact, encodeInterface, encodePacketBlock, encodeProcessBlock, encodeSectionHeader } from '#core/capture/encodeBlocks.ts'
-import { encodePacket } from '#core/capture/encodePacket.ts'
+import { encodeDatagram, encodePacket } from '#core/capture/encodePacket.ts'
 import type { Fact, GapReason } from '#core/capture/facts.ts'
 import { payloadLimit, tcpFlags } from '#core/capture/pcapngFormat.ts'
 import { encodeUtf8 } from '#core/capture/utf8.ts'
 import type { ClosedBy, CloseReason, Direction, Endpoint, ProcessInfo } from '#core/flow/flow.ts'
 
 export interface FlowWish {
+  readonly transport?: 'tcp' | 'udp'
   /** Chosen when left out: 1, 2, 3 … */
   readonly id?: number
   readonly scope?: 'local' | 'forwarded'
@@ -17,6 +18,8 @@ interface FixtureFlow {
   /** Facts to be said again in a new segment. */
   readonly facts: Exclude<Fact, { t: 'session' | 'dropped' | 'gap' | 'close' }>[]
   stated: number
+  readonly transport: 'tcp' | 'udp'
+  readonly datagrams: Record<Direction, number>
   readonly client: Endpoint
   readonly server: Endpoint
   readonly sequence: Record<Direction, number>
@@ -115,10 +118,11 @@ export class CaptureFixture {
     this.nextId = Math.max(this.nextId, id + 1)
     const client = wish.client ?? { address: '198.51.100.2', port: 40_000 + (id % 20_000) }
     const server = wish.server ?? { address: '203.0.113.2', port: 80 }
-    this.flows.set(id, { client, server, sequence: { up: 0, down: 0 }, bytes: { up: 0, down: 0 }, facts: [], stated: this.segment })
+    const transport = wish.transport ?? 'tcp'
+    this.flows.set(id, { transport, datagrams: { up: 0, down: 0 }, client, server, sequence: { up: 0, down: 0 }, bytes: { up: 0, down: 0 }, facts: [], stated: this.segment })
     const time = this.tick()
-    this.fact(id, { t: 'open', id, proto: 'tcp', scope: wish.scope ?? 'local', client, server, time: String(time) })
-    this.packet(id, 'up', tcpFlags.syn, new Uint8Array(0), time)
+    this.fact(id, { t: 'open', id, proto: transport, scope: wish.scope ?? 'local', client, server, time: String(time) })
+    if (transport === 'tcp') this.packet(id, 'up', tcpFlags.syn, new Uint8Array(0), time)
     return id
   }
 
@@ -133,6 +137,7 @@ export class CaptureFixture {
   connected(id: number, upstream: Endpoint = { address: '198.51.100.2', port: 50_001 }): this {
     const time = this.tick()
     this.fact(id, { t: 'connected', id, upstream, time: String(time) })
+    if (this.flow(id).transport === 'udp') return this
     this.packet(id, 'down', tcpFlags.syn | tcpFlags.ack, new Uint8Array(0), time)
     this.packet(id, 'up', tcpFlags.ack, new Uint8Array(0), time)
     return this
@@ -148,10 +153,25 @@ export class CaptureFixture {
     return this
   }
 
-  gap(id: number, direction: Direction, bytes: number, reason: GapReason = 'slow'): this {
+  /** One datagram of a flow of UDP. */
+  datagram(id: number, direction: Direction, bytes: Uint8Array | string): this {
+    const payload = typeof bytes === 'string' ? encodeUtf8(bytes) : bytes
     this.state(id)
     const flow = this.flow(id)
-    this.parts.push(encodeFact({ t: 'gap', id, direction, bytes, reason, time: String(this.tick()) }))
+    const [from, to] = direction === 'up' ? [flow.client, flow.server] : [flow.server, flow.client]
+    const packet = encodeDatagram({ from: parseAddress(from.address)!, fromPort: from.port, to: parseAddress(to.address)!, toPort: to.port, payload }, false)
+    this.parts.push(encodePacketBlock(packet, this.tick(), direction))
+    flow.bytes[direction] += payload.length
+    flow.datagrams[direction]++
+    return this
+  }
+
+  /** `datagrams`: of a flow of UDP. */
+  gap(id: number, direction: Direction, bytes: number, reason: GapReason = 'slow', datagrams?: number): this {
+    this.state(id)
+    const flow = this.flow(id)
+    this.parts.push(encodeFact({ t: 'gap', id, direction, bytes, reason, time: String(this.tick()), ...(datagrams === undefined ? {} : { datagrams }) }))
+    flow.datagrams[direction] += datagrams ?? 0
     flow.sequence[direction] = Number((BigInt(flow.sequence[direction]) + BigInt(bytes)) & 0xffff_ffffn)
     flow.bytes[direction] += bytes
     return this
@@ -168,6 +188,11 @@ export class CaptureFixture {
     this.state(id)
     const flow = this.flow(id)
     const time = this.tick()
+    if (flow.transport === 'udp') {
+      this.parts.push(encodeFact({ t: 'close', id, time: String(time), reason, closedBy, bytesUp: flow.bytes.up, bytesDown: flow.bytes.down, datagramsUp: flow.datagrams.up, datagramsDown: flow.datagrams.down }))
+      this.flows.delete(id)
+      return this
+    }
     if (reason === 'client-reset') this.packet(id, 'up', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)
     else if (reason !== 'finished') this.packet(id, 'down', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)
     this.parts.push(encodeFact({ t: 'close', id, time: String(time), reason, closedBy, bytesUp: flow.bytes.up, bytesDown: flow.bytes.down }))

@@ -1,9 +1,10 @@
 import { blockTypes, packetFlags } from './pcapngFormat.ts'
 import type { CaptureBlock } from './readBlocks.ts'
-import type { Direction } from '../flow/flow.ts'
+import type { Direction, Transport } from '../flow/flow.ts'
 
-/** A TCP segment in an Enhanced Packet Block. Views into the block, valid as long as it is. */
+/** A TCP segment or a UDP datagram in an Enhanced Packet Block. Views into the block, valid as long as it is. */
 export interface CapturedPacket {
+  readonly transport: Transport
   /** Nanoseconds since the epoch. */
   readonly time: bigint
   /** 4 or 16 bytes. */
@@ -11,6 +12,7 @@ export interface CapturedPacket {
   readonly fromPort: number
   readonly to: Uint8Array
   readonly toPort: number
+  /** These three are 0 for UDP. */
   readonly sequence: number
   readonly acknowledgement: number
   /** As `tcpFlags`. */
@@ -40,8 +42,10 @@ function readDirection(view: DataView, start: number): Direction | undefined {
   return undefined
 }
 
+const transports: Readonly<Record<number, Transport>> = { 6: 'tcp', 17: 'udp' }
+
 /**
- * Reads an Enhanced Packet Block of raw IP with TCP inside (RFC 791, RFC 8200, RFC 9293). Null for every other block and for any
+ * Reads an Enhanced Packet Block of raw IP with TCP or UDP inside (RFC 791, RFC 8200, RFC 9293, RFC 768). Null for every other block and for any
  * packet that is cut, fragmented, or lies about its lengths. Never throws.
  */
 export function decodePacket(block: CaptureBlock): CapturedPacket | null {
@@ -55,35 +59,40 @@ export function decodePacket(block: CaptureBlock): CapturedPacket | null {
   let total: number
   let addresses: number
   let addressLength: number
+  let transport: Transport | undefined
   if (version === 4 && captured >= 20) {
     header = (body[20]! & 15) * 4
     total = view.getUint16(22)
     addresses = 32
     addressLength = 4
-    if (header < 20 || body[29] !== 6 || (view.getUint16(26) & 0x3fff) !== 0) return null
+    transport = transports[body[29]!]
+    if (header < 20 || (view.getUint16(26) & 0x3fff) !== 0) return null
   } else if (version === 6 && captured >= 40) {
     header = 40
     total = 40 + view.getUint16(24)
     addresses = 28
     addressLength = 16
-    if (body[26] !== 6) return null
+    transport = transports[body[26]!]
   } else {
     return null
   }
-  if (total > captured || total < header + 20) return null
-  const tcp = 20 + header
-  const tcpHeader = (body[tcp + 12]! >> 4) * 4
-  if (tcpHeader < 20 || header + tcpHeader > total) return null
-  const payload = tcp + tcpHeader
+  const isTcp = transport === 'tcp'
+  if (transport === undefined || total > captured || total < header + (isTcp ? 20 : 8)) return null
+  const inner = 20 + header
+  const innerHeader = isTcp ? (body[inner + 12]! >> 4) * 4 : 8
+  if (innerHeader < (isTcp ? 20 : 8) || header + innerHeader > total) return null
+  if (!isTcp && view.getUint16(inner + 4) !== total - header) return null
+  const payload = inner + innerHeader
   return {
+    transport,
     time: (BigInt(view.getUint32(4, true)) << 32n) | BigInt(view.getUint32(8, true)),
     from: body.subarray(addresses, addresses + addressLength),
-    fromPort: view.getUint16(tcp),
+    fromPort: view.getUint16(inner),
     to: body.subarray(addresses + addressLength, addresses + 2 * addressLength),
-    toPort: view.getUint16(tcp + 2),
-    sequence: view.getUint32(tcp + 4),
-    acknowledgement: view.getUint32(tcp + 8),
-    flags: body[tcp + 13]!,
+    toPort: view.getUint16(inner + 2),
+    sequence: isTcp ? view.getUint32(inner + 4) : 0,
+    acknowledgement: isTcp ? view.getUint32(inner + 8) : 0,
+    flags: isTcp ? body[inner + 13]! : 0,
     direction: readDirection(view, 20 + ((captured + 3) & ~3)),
     payload: body.subarray(payload, 20 + total),
     payloadOffset: block.offset + 8 + payload,

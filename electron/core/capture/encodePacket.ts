@@ -12,6 +12,8 @@ export interface Segment {
   readonly payload: Uint8Array
 }
 
+const protocolOf = { tcp: 6, udp: 17 } as const
+
 /** RFC 1071 sum of 16-bit words, not yet folded; words of at most 2^21 fit a double exactly. */
 function sumWords(bytes: Uint8Array, start: number, end: number): number {
   let sum = 0
@@ -27,29 +29,35 @@ function foldSum(sum: number): number {
   return ~folded & 0xffff
 }
 
-/** Builds the packet. The IPv4 header checksum is right; the TCP checksum is zero unless `checksum`, as in the live capture. */
-export function encodePacket(segment: Segment, checksum: boolean): Uint8Array {
-  const v6 = segment.from.length === 16
+/** An IP header before `length` bytes of `protocol`, in a packet with room for them. The IPv4 header checksum is right. */
+function beginPacket(from: Uint8Array, to: Uint8Array, protocol: number, length: number): { readonly bytes: Uint8Array; readonly view: DataView; readonly header: number } {
+  const v6 = from.length === 16
   const header = v6 ? 40 : 20
-  const bytes = new Uint8Array(header + 20 + segment.payload.length)
+  const bytes = new Uint8Array(header + length)
   const view = new DataView(bytes.buffer)
   if (v6) {
     view.setUint32(0, 0x6000_0000)
-    view.setUint16(4, 20 + segment.payload.length)
-    bytes[6] = 6
+    view.setUint16(4, length)
+    bytes[6] = protocol
     bytes[7] = 64
-    bytes.set(segment.from, 8)
-    bytes.set(segment.to, 24)
+    bytes.set(from, 8)
+    bytes.set(to, 24)
   } else {
     bytes[0] = 0x45
     view.setUint16(2, bytes.length)
     view.setUint16(6, 0x4000) // do not fragment
     bytes[8] = 64
-    bytes[9] = 6
-    bytes.set(segment.from, 12)
-    bytes.set(segment.to, 16)
+    bytes[9] = protocol
+    bytes.set(from, 12)
+    bytes.set(to, 16)
     view.setUint16(10, foldSum(sumWords(bytes, 0, 20)))
   }
+  return { bytes, view, header }
+}
+
+/** Builds the packet. The TCP checksum is zero unless `checksum`, as in the live capture. */
+export function encodePacket(segment: Segment, checksum: boolean): Uint8Array {
+  const { bytes, view, header } = beginPacket(segment.from, segment.to, protocolOf.tcp, 20 + segment.payload.length)
   view.setUint16(header, segment.fromPort)
   view.setUint16(header + 2, segment.toPort)
   view.setUint32(header + 4, segment.sequence >>> 0)
@@ -58,24 +66,41 @@ export function encodePacket(segment: Segment, checksum: boolean): Uint8Array {
   bytes[header + 13] = segment.flags
   view.setUint16(header + 14, 0xffff)
   bytes.set(segment.payload, header + 20)
-  if (checksum) fillTcpChecksum(bytes)
+  if (checksum) fillChecksum(bytes)
+  return bytes
+}
+
+/** A UDP datagram as an IP packet; the checksum as above. */
+export function encodeDatagram(datagram: Pick<Segment, 'from' | 'fromPort' | 'to' | 'toPort' | 'payload'>, checksum: boolean): Uint8Array {
+  const length = 8 + datagram.payload.length
+  const { bytes, view, header } = beginPacket(datagram.from, datagram.to, protocolOf.udp, length)
+  view.setUint16(header, datagram.fromPort)
+  view.setUint16(header + 2, datagram.toPort)
+  view.setUint16(header + 4, length)
+  bytes.set(datagram.payload, header + 8)
+  if (checksum) fillChecksum(bytes)
   return bytes
 }
 
 /**
- * Fills the TCP checksum of an IP packet in place (RFC 9293 3.1, RFC 8200 8.1). False, and nothing touched, when it is not a whole
- * IPv4 or IPv6 packet with TCP right behind its header.
+ * Fills the checksum of TCP or UDP in an IP packet in place (RFC 9293 3.1, RFC 768, RFC 8200 8.1). False, and nothing touched, when it is not a whole
+ * IPv4 or IPv6 packet with one of the two right behind its header.
  */
-export function fillTcpChecksum(packet: Uint8Array): boolean {
+export function fillChecksum(packet: Uint8Array): boolean {
   const version = (packet[0] ?? 0) >> 4
   const header = version === 4 ? (packet[0]! & 15) * 4 : 40
-  if ((version !== 4 && version !== 6) || header < 20 || packet.length < header + 20) return false
-  if (packet[version === 4 ? 9 : 6] !== 6) return false
+  if ((version !== 4 && version !== 6) || header < 20 || packet.length < header + 8) return false
+  const protocol = packet[version === 4 ? 9 : 6]!
+  if (protocol !== protocolOf.tcp && protocol !== protocolOf.udp) return false
+  const udp = protocol === protocolOf.udp
   const view = new DataView(packet.buffer, packet.byteOffset, packet.length)
   const end = version === 4 ? view.getUint16(2) : 40 + view.getUint16(4)
-  if (end > packet.length || end < header + 20) return false
-  view.setUint16(header + 16, 0)
+  if (end > packet.length || end < header + (udp ? 8 : 20)) return false
+  const place = header + (udp ? 6 : 16)
+  view.setUint16(place, 0)
   const addresses = version === 4 ? sumWords(packet, 12, 20) : sumWords(packet, 8, 40)
-  view.setUint16(header + 16, foldSum(addresses + 6 + (end - header) + sumWords(packet, header, end)))
+  const sum = foldSum(addresses + protocol + (end - header) + sumWords(packet, header, end))
+  // Zero means "none" to UDP, so a sum that comes out as zero is written as its other form.
+  view.setUint16(place, udp && sum === 0 ? 0xffff : sum)
   return true
 }

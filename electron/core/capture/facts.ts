@@ -22,16 +22,18 @@ export const factShape = v.variant('t', [
   v.object({ t: v.literal('session'), version: v.literal(1), relay: v.pipe(v.string(), v.maxLength(100)), payload: v.boolean(), segment: v.optional(id) }),
   /** Segments `first` to `last`, of so many bytes together, were deleted to keep the budget. */
   v.object({ t: v.literal('dropped'), first: id, last: id, bytes: count, time }),
-  v.object({ t: v.literal('open'), id, proto: v.literal('tcp'), scope: v.picklist(['local', 'forwarded']), client: endpoint, server: endpoint, time, ...again, bytesUp: v.optional(count), bytesDown: v.optional(count) }),
+  v.object({ t: v.literal('open'), id, proto: v.picklist(['tcp', 'udp']), scope: v.picklist(['local', 'forwarded']), client: endpoint, server: endpoint, time, ...again, bytesUp: v.optional(count), bytesDown: v.optional(count) }),
   v.object({
     t: v.literal('process'), id, pid: number32, ppid: number32, name: v.string(), path: v.string(), cmdline: v.array(v.string()),
     uid: number32, user: v.string(), time, ...again,
   }),
   v.object({ t: v.literal('connected'), id, upstream: endpoint, time, ...again }),
-  v.object({ t: v.literal('gap'), id, direction: v.picklist(['up', 'down']), bytes: count, reason: v.picklist(gapReasons), time }),
+  v.object({ t: v.literal('gap'), id, direction: v.picklist(['up', 'down']), bytes: count, datagrams: v.optional(count), reason: v.picklist(gapReasons), time }),
   v.object({
     t: v.literal('close'), id, time, reason: v.picklist(closeReasons), closedBy: v.picklist(['client', 'server', 'gate', 'none']),
     bytesUp: count, bytesDown: count,
+    // Of UDP alone: how many there were, and how many of what came was not sent on.
+    datagramsUp: v.optional(count), datagramsDown: v.optional(count), lostUp: v.optional(count), lostDown: v.optional(count),
   }),
 ])
 export type Fact = v.InferOutput<typeof factShape>

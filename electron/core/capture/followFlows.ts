@@ -6,7 +6,7 @@ import type { Fact } from './facts.ts'
 import { blockTypes, processPen } from './pcapngFormat.ts'
 import type { CaptureBlock } from './readBlocks.ts'
 import { decodeLatin1 } from './utf8.ts'
-import type { Direction } from '../flow/flow.ts'
+import type { Direction, Transport } from '../flow/flow.ts'
 
 /** What a block means (`repeated`: the same was said in an earlier segment, and heard): a fact, a packet of an open flow, Wireshark's process block of the flow named just before, or nothing of ours. */
 export type FollowedBlock =
@@ -52,7 +52,7 @@ export class FlowFollower {
       const packet = decodePacket(block)
       if (packet === null) return other
       const from = endpointKey(packet.from, packet.fromPort)
-      const flow = this.byKey.get(from + endpointKey(packet.to, packet.toPort))
+      const flow = this.byKey.get(packet.transport + from + endpointKey(packet.to, packet.toPort))
       if (flow === undefined) return other
       return { kind: 'packet', flow: flow.id, direction: packet.direction ?? (from === flow.clientKey ? 'up' : 'down'), packet }
     }
@@ -64,7 +64,7 @@ export class FlowFollower {
     }
     const repeated = 'again' in fact && fact.again === true && this.byId.get(fact.id)?.heard.has(fact.t) === true
     if (fact.t === 'open') {
-      if (!repeated && !this.begin(fact.id, fact.client, fact.server)) return other
+      if (!repeated && !this.begin(fact.id, fact.proto, fact.client, fact.server)) return other
     } else if (fact.t === 'close') {
       this.end(fact.id)
     }
@@ -75,12 +75,12 @@ export class FlowFollower {
   }
 
   /** False for addresses that are none and for an id that is open already. */
-  private begin(id: number, client: { address: string; port: number }, server: { address: string; port: number }): boolean {
+  private begin(id: number, transport: Transport, client: { address: string; port: number }, server: { address: string; port: number }): boolean {
     const [clientBytes, serverBytes] = [parseAddress(client.address), parseAddress(server.address)]
     if (clientBytes === null || serverBytes === null || clientBytes.length !== serverBytes.length || this.byId.has(id)) return false
     const clientKey = endpointKey(clientBytes, client.port)
     const serverKey = endpointKey(serverBytes, server.port)
-    const flow: OpenFlow = { id, clientKey, keys: [clientKey + serverKey, serverKey + clientKey], heard: new Set() }
+    const flow: OpenFlow = { id, clientKey, keys: [transport + clientKey + serverKey, transport + serverKey + clientKey], heard: new Set() }
     this.byId.set(id, flow)
     for (const key of flow.keys) this.byKey.set(key, flow)
     return true

@@ -13,7 +13,7 @@ const offset = v.pipe(v.number(), v.integer(), v.minValue(0))
 const limit = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1 << 20))
 
 export const sortKeys = [
-  'id', 'startedAt', 'process', 'protocol', 'server', 'port', 'client', 'info', 'bytesUp', 'bytesDown', 'duration', 'state', 'status',
+  'id', 'startedAt', 'process', 'transport', 'protocol', 'server', 'port', 'client', 'info', 'bytesUp', 'bytesDown', 'duration', 'state', 'status',
 ] as const
 export type SortKey = (typeof sortKeys)[number]
 export const exportFormats = ['har', 'pcapng', 'ndjson'] as const

@@ -4,7 +4,7 @@ import type { ExportSteps, ExportWish } from './exportSteps.ts'
 import { entryStart, harRequest, harResponse, harTime, harTimings, headerValue, isoTime, ownFields } from './harEntry.ts'
 import type { SessionReader } from './sessionReader.ts'
 import { decodeUtf8, encodeUtf8 } from '../capture/utf8.ts'
-import type { FlowDetails, HttpExchange } from '../flow/flow.ts'
+import type { FlowDetails, FlowProtocol, HttpExchange } from '../flow/flow.ts'
 
 /** A body bigger than this when decoded is described, not written: a HAR is read whole by most who read it. */
 export const harBodyLimit = 16 * 1024 * 1024
@@ -148,7 +148,7 @@ export function* exportHar(reader: SessionReader, wish: ExportWish & { readonly 
   const limit = wish.bodyLimit ?? harBodyLimit
   const order = new EntryOrder()
   let flows = 0
-  const others = { tls: 0, raw: 0, empty: 0, http: 0 }
+  const others: Record<FlowProtocol, number> = { tls: 0, quic: 0, dns: 0, raw: 0, empty: 0, http: 0 }
   for (const row of reader.flows(wish.filter)) {
     flows++
     if (row.http === undefined) {
@@ -176,11 +176,12 @@ export function* exportHar(reader: SessionReader, wish: ExportWish & { readonly 
   return { flows, entries, notes }
 }
 
-function harNotes(others: { tls: number; raw: number; empty: number; http: number }, omitted: Omitted, limit: number): string[] {
+function harNotes(others: Readonly<Record<FlowProtocol, number>>, omitted: Omitted, limit: number): string[] {
   const notes: string[] = []
   const is = (count: number): string => (count === 1 ? 'is' : 'are')
   if (others.tls > 0) notes.push(`${counted(others.tls, 'TLS flow')} ${is(others.tls)} not in it: what they carried is encrypted`)
-  const raw = others.raw + others.empty + others.http
+  if (others.quic > 0) notes.push(`${counted(others.quic, 'QUIC flow')} ${is(others.quic)} not in it: what they carried is encrypted`)
+  const raw = others.raw + others.empty + others.http + others.dns
   if (raw > 0) notes.push(`${counted(raw, 'flow')} without an HTTP request ${is(raw)} not in it`)
   if (omitted.big > 0) notes.push(`${counted(omitted.big, 'body', 'bodies')} of more than ${limit / 1024 / 1024} MiB left out`)
   if (omitted.cut > 0) notes.push(`${counted(omitted.cut, 'body', 'bodies')} not whole in the record`)

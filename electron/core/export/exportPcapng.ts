@@ -1,7 +1,7 @@
 import { counted } from './exportSteps.ts'
 import type { ExportSteps, ExportWish } from './exportSteps.ts'
 import type { SessionReader } from './sessionReader.ts'
-import { fillTcpChecksum } from '../capture/encodePacket.ts'
+import { fillChecksum } from '../capture/encodePacket.ts'
 import { FlowFollower } from '../capture/followFlows.ts'
 import { blockTypes } from '../capture/pcapngFormat.ts'
 import { BlockReader, CaptureDamaged } from '../capture/readBlocks.ts'
@@ -55,8 +55,8 @@ class Gatherer {
 }
 
 /**
- * A copy of the capture with the blocks of matching flows alone, their facts among them, and every TCP checksum filled in (the relay leaves them
- * zero). Its segments become one section: what only repeats an earlier one is left out. What stops in the middle of a block stops there.
+ * A copy of the capture with the blocks of matching flows alone, their facts among them, and every checksum of TCP and UDP filled in (the relay leaves
+ * them zero). Its segments become one section: what only repeats an earlier one is left out. What stops in the middle of a block stops there.
  */
 export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSteps {
   const notes: string[] = []
@@ -137,5 +137,5 @@ function fillBlockChecksum(block: Uint8Array): void {
   const view = new DataView(block.buffer, block.byteOffset, block.length)
   if (block.length < 32) return
   const captured = view.getUint32(20, true)
-  if (captured <= block.length - 32) fillTcpChecksum(block.subarray(28, 28 + captured))
+  if (captured <= block.length - 32) fillChecksum(block.subarray(28, 28 + captured))
 }

@@ -201,7 +201,10 @@ class PatternParser {
       case 't': return one(9)
       case 'f': return one(12)
       case 'v': return one(11)
-      case '0': return one(0)
+      case '0':
+        // Followed by a digit the language takes it for an octal number.
+        if (/[0-9]/.test(this.pattern[this.at] ?? '')) throw new PatternError(start, 'octal numbers are not known here')
+        return one(0)
       case 'x': return one(this.hex(2, start))
       case 'u': return one(this.hex(4, start))
       default:

@@ -1,6 +1,6 @@
 /**
  * The words of the house.
- * flow: one conversation (a TCP connection) through the gate. client: who opened it. server: the original destination (never "src/dst").
+ * flow: one conversation through the gate: a TCP connection, or the datagrams between two sockets of UDP until they fall silent. client: who opened it. server: the original destination (never "src/dst").
  * up: client to server. down: server to client. message: one request or response (or hello) a dissector read out of a flow.
  * record: the capture on disk. gate: the thing that opens and closes. plan: what to intercept.
  * Times are nanoseconds since the epoch; as they exceed 2^53 they travel as decimal strings (`Nanoseconds`) outside the session room.
@@ -21,7 +21,7 @@ export interface ProcessInfo {
   readonly user: string
 }
 export const closeReasons = [
-  'finished', 'client-reset', 'server-reset', 'refused', 'unreachable', 'timed-out', 'gate-closed', 'shed', 'failed',
+  'finished', 'client-reset', 'server-reset', 'refused', 'unreachable', 'timed-out', 'gate-closed', 'shed', 'failed', 'idle',
 ] as const
 export type CloseReason = (typeof closeReasons)[number]
 export type ClosedBy = 'client' | 'server' | 'gate' | 'none'
@@ -29,17 +29,18 @@ export type ClosedBy = 'client' | 'server' | 'gate' | 'none'
 export type FlowState = 'live' | 'unfinished' | CloseReason
 
 /** What the flow turned out to be. */
-export type FlowProtocol = 'http' | 'tls' | 'raw' | 'empty'
+export type FlowProtocol = 'http' | 'tls' | 'dns' | 'quic' | 'raw' | 'empty'
+export type Transport = 'tcp' | 'udp'
 
 /** One row of the flow list: everything a list shows or sorts by, nothing big. */
 export interface FlowRow {
   readonly id: number
-  readonly transport: 'tcp'
+  readonly transport: Transport
   readonly protocol: FlowProtocol
   readonly scope: 'local' | 'forwarded'
   readonly client: Endpoint
   readonly server: Endpoint
-  /** Best known name of the server: TLS SNI, else HTTP Host, else undefined. */
+  /** Best known name of the server: SNI of TLS or QUIC, else HTTP Host, else undefined. */
   readonly name?: string
   readonly process?: { readonly pid: number; readonly name: string; readonly user: string }
   readonly startedAt: Nanoseconds
@@ -49,6 +50,9 @@ export interface FlowRow {
   readonly closedBy: ClosedBy
   readonly bytesUp: number
   readonly bytesDown: number
+  /** Of UDP flows alone; those whose payload is not in the record are counted. */
+  readonly datagramsUp?: number
+  readonly datagramsDown?: number
   /** Bytes relayed whose payload is not in the record. */
   readonly bytesLost: number
   /** One line: "GET /index.html → 200 OK (3 requests)", "TLS 1.3 example.test h2", "raw: 12 bytes …". Already free of control characters. */
@@ -56,6 +60,9 @@ export interface FlowRow {
   /** Of the last HTTP exchange, for sorting, colours and the filter. */
   readonly http?: { readonly method: string; readonly target: string; readonly status?: number; readonly exchanges: number }
   readonly tls?: TlsFacts
+  /** Of the last question asked, or answered. */
+  readonly dns?: { readonly name: string; readonly type: string; readonly rcode?: string; readonly transactions: number }
+  readonly quic?: QuicFacts
   /** True when a dissector gave up; the raw stream is still there. */
   readonly undecodable: boolean
 }
@@ -69,6 +76,42 @@ export interface TlsFacts {
   readonly version?: string
   readonly versionOffered: boolean
   readonly cipher?: string
+}
+/** What a QUIC connection says in the clear, or under keys that anybody can derive (RFC 9001, 5.2). */
+export interface QuicFacts {
+  /** "QUIC 1", "QUIC 2", "QUIC draft-29", "QUIC 0x1a2a3a4a". */
+  readonly version: string
+  /** Hexadecimal, of the client's first packet. */
+  readonly destinationId: string
+  readonly sourceId: string
+  readonly sni?: string
+  readonly alpnOffered: readonly string[]
+  /** The server sent a Retry, or a list of versions it speaks instead. */
+  readonly retried?: true
+  readonly versionsOffered?: readonly string[]
+}
+export interface DnsRecord {
+  readonly name: string
+  readonly type: string
+  readonly ttl: number
+  /** As zone files write it, as far as that is known; escaped. */
+  readonly data: string
+}
+/** A question and its answer, paired by DNS id and question. */
+export interface DnsTransaction {
+  readonly id: number
+  readonly name: string
+  readonly type: string
+  /** Absent: an answer nobody was seen to ask for. */
+  readonly askedAt?: Nanoseconds
+  readonly answeredAt?: Nanoseconds
+  /** "NOERROR", "NXDOMAIN", … */
+  readonly rcode?: string
+  /** Of the answer: aa, tc, rd, ra, ad, cd. */
+  readonly flags?: readonly string[]
+  /** The answer section's first records; `answerCount` says how many there are. */
+  readonly answers: readonly DnsRecord[]
+  readonly answerCount: number
 }
 
 export interface HttpHeader {
@@ -131,11 +174,15 @@ export interface FlowDetails {
   /** At most `limit` of them; `exchangeCount` says how many there are. */
   readonly exchanges: readonly HttpExchange[]
   readonly exchangeCount: number
+  /** The first 200. */
+  readonly dns?: readonly DnsTransaction[]
+  /** Datagrams that came and were not sent on (too many at once). */
+  readonly datagramsDropped?: { readonly up: number; readonly down: number }
   readonly gaps: readonly { readonly direction: Direction; readonly offset: number; readonly bytes: number; readonly reason: string }[]
   /** Why a dissector gave up, if one did. */
   readonly decodeError?: string
 }
-/** A stretch of one direction's stream in order of arrival; `bytes` base64; a gap has no bytes. */
+/** A stretch of one direction's stream in order of arrival; `bytes` base64; a gap has no bytes. Of UDP each is one datagram, whole, an empty one too. */
 export interface StreamChunk {
   readonly direction: Direction
   readonly offset: number

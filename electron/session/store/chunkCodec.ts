@@ -11,7 +11,7 @@ const chunkBytes = 24
 /** Chunks a row of the index holds: 3 KiB. */
 export const chunksPerRow = 128
 
-/** Packs chunks: file offset (double), length (double, negative: down), time (64 bits). */
+/** Packs chunks: file offset (double), length (double, negative, -0 too: down), time (64 bits). */
 export class ChunkPacker {
   private bytes = new Uint8Array(chunkBytes * 4)
   private view = new DataView(this.bytes.buffer)
@@ -51,7 +51,7 @@ export function unpackChunks(packed: Uint8Array): Chunk[] {
   const chunks: Chunk[] = []
   for (let at = 0; at + chunkBytes <= packed.length; at += chunkBytes) {
     const length = view.getFloat64(at + 8, true)
-    chunks.push({ direction: length < 0 ? 'down' : 'up', length: Math.abs(length), fileOffset: view.getFloat64(at, true), time: view.getBigInt64(at + 16, true) })
+    chunks.push({ direction: length < 0 || Object.is(length, -0) ? 'down' : 'up', length: Math.abs(length), fileOffset: view.getFloat64(at, true), time: view.getBigInt64(at + 16, true) })
   }
   return chunks
 }

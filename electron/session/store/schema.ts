@@ -11,12 +11,12 @@ export const indexVersion = 2
 export const schema = `
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE flows (
-  id INTEGER PRIMARY KEY, protocol TEXT NOT NULL, scope TEXT NOT NULL, client_address TEXT NOT NULL, client_port INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY, transport TEXT NOT NULL, protocol TEXT NOT NULL, scope TEXT NOT NULL, client_address TEXT NOT NULL, client_port INTEGER NOT NULL,
   server_address TEXT NOT NULL, server_port INTEGER NOT NULL, name TEXT, pid INTEGER, process TEXT, user TEXT,
   started_at INTEGER NOT NULL, ended_at INTEGER, state TEXT NOT NULL, closed_by TEXT NOT NULL,
-  bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL, bytes_lost INTEGER NOT NULL, info TEXT NOT NULL,
+  bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL, bytes_lost INTEGER NOT NULL, datagrams_up INTEGER, datagrams_down INTEGER, info TEXT NOT NULL,
   method TEXT, target TEXT, status INTEGER, exchanges INTEGER, sni TEXT, alpn TEXT, version TEXT, undecodable INTEGER NOT NULL,
-  tls TEXT, more TEXT NOT NULL
+  tls TEXT, dns TEXT, qname TEXT, qtype TEXT, rcode TEXT, questions INTEGER, quic TEXT, quic_version TEXT, more TEXT NOT NULL
 );
 CREATE TABLE exchanges (flow INTEGER NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (flow, number)) WITHOUT ROWID;
 CREATE TABLE chunks (
@@ -38,6 +38,7 @@ export const sortExpressions: Readonly<Record<SortKey, string>> = {
   id: 'id',
   startedAt: 'started_at',
   process: "coalesce(process, '') COLLATE NOCASE",
+  transport: 'transport',
   protocol: 'protocol',
   server: 'coalesce(name, server_address) COLLATE NOCASE',
   port: 'server_port',

@@ -4,6 +4,8 @@ import { compileRules } from '#core/rules/compileRules.ts'
 import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
+import type { OldUdp } from '#core/rules/ruleSet.ts'
+import { oldUdpIn } from '#probe/udpBefore.ts'
 import { iptablesTools } from '#probe/tools.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 
@@ -24,11 +26,14 @@ export interface ApplyOptions {
   readonly cgroupPrefix?: string
   /** The relay sends held SYNs again. */
   readonly holds?: boolean
+  /** Runs when everything is there but nothing is taken yet, as the helper waits for conntrack. */
+  readonly beforeTaking?: () => Promise<void>
 }
 
 /** Compiles a wish and brings its rules into the laboratory's router by the real tools, in the helper's order: rules, routes, lease. */
-export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix, holds = false }: ApplyOptions): Promise<AppliedRules> {
-  const rules = compileRules(makePlan(wish), { tools: [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
+export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix, holds = false, beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
+  const plan = makePlan(wish)
+  const rules = compileRules(plan, { tools: [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
   const routes = renderRoutes(rules)
   const unroute = async (): Promise<void> => {
     for (const argv of routes.revert) await lab.exec('router', ['ip', ...argv], { reject: false })
@@ -36,6 +41,7 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
   const route = async (): Promise<void> => {
     for (const argv of routes.apply) await lab.exec('router', ['ip', ...argv])
   }
+  const listOldUdp = async (): Promise<OldUdp> => oldUdpIn(await Promise.all(['udp', 'udp6'].map(async (name) => (await lab.exec('router', ['cat', `/proc/net/${name}`])).stdout)), plan)
 
   if (backend === 'nft') {
     const nft = async (text: string): Promise<void> => {
@@ -44,7 +50,8 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     const texts = renderNft(rules, { relayPort, owner: false, holds, leaseSeconds })
     await nft(texts.load)
     await route()
-    await nft(texts.arm)
+    await beforeTaking()
+    await nft(renderNft(rules, { relayPort, owner: false, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm)
     const remove = async (): Promise<void> => {
       await nft(texts.remove)
       await unroute()
@@ -57,10 +64,13 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     }
   }
 
-  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), texts: renderIptables(rules, { relayPort, holds, family }) }))
+  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), family, texts: renderIptables(rules, { relayPort, holds, family }) }))
   const restore = (tool: string, text: string): Promise<unknown> => lab.exec('router', [tool, '--noflush'], { input: text })
   await route()
-  for (const tool of tools) await restore(tool.restore, tool.texts.load)
+  for (const tool of tools) await restore(tool.restore, tool.texts.loadIdle)
+  await beforeTaking()
+  const oldUdp = await listOldUdp()
+  for (const tool of tools) await restore(tool.restore, renderIptables(rules, { relayPort, holds, family: tool.family, oldUdp }).arm)
   return {
     renew: () => Promise.resolve(),
     async drain() {

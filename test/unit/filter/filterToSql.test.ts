@@ -11,13 +11,15 @@ import type { FilterNode } from '#core/filter/filterNode.ts'
 import type { FlowRow } from '#core/flow/flow.ts'
 
 const columns = [
-  'id', 'protocol', 'scope', 'client_address', 'client_port', 'server_address', 'server_port', 'name', 'pid', 'process', 'user', 'state', 'closed_by',
+  'id', 'transport', 'protocol', 'scope', 'client_address', 'client_port', 'server_address', 'server_port', 'name', 'pid', 'process', 'user', 'state', 'closed_by',
   'bytes_up', 'bytes_down', 'bytes_lost', 'info', 'method', 'target', 'status', 'exchanges', 'sni', 'alpn', 'version', 'undecodable',
+  'datagrams_up', 'datagrams_down', 'qname', 'qtype', 'rcode', 'questions', 'quic_version',
 ]
 const cells = (row: FlowRow): (string | number | null)[] => [
-  row.id, row.protocol, row.scope, row.client.address, row.client.port, row.server.address, row.server.port, row.name ?? null, row.process?.pid ?? null, row.process?.name ?? null, row.process?.user ?? null,
+  row.id, row.transport, row.protocol, row.scope, row.client.address, row.client.port, row.server.address, row.server.port, row.name ?? null, row.process?.pid ?? null, row.process?.name ?? null, row.process?.user ?? null,
   row.state, row.closedBy, row.bytesUp, row.bytesDown, row.bytesLost, row.info, row.http?.method ?? null, row.http?.target ?? null, row.http?.status ?? null, row.http?.exchanges ?? null,
-  row.tls?.sni ?? null, row.tls?.alpn ?? null, row.tls?.version ?? null, row.undecodable ? 1 : 0,
+  row.tls?.sni ?? row.quic?.sni ?? null, row.tls?.alpn ?? null, row.tls?.version ?? null, row.undecodable ? 1 : 0,
+  row.datagramsUp ?? null, row.datagramsDown ?? null, row.dns?.name ?? null, row.dns?.type ?? null, row.dns?.rcode ?? null, row.dns?.transactions ?? null, row.quic?.version ?? null,
 ]
 
 const text = fc.oneof(fc.constantFrom('curl', 'É', 'é', '%', '_', '', ':', '80', '2001', "'", 'http', 'a'), fc.string({ maxLength: 3, unit: 'grapheme' }))

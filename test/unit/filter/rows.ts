@@ -22,7 +22,11 @@ const port = fc.oneof(fc.constantFrom(1, 80, 443, 8080, 65535), fc.integer({ min
 export const anyRow: fc.Arbitrary<FlowRow> = fc
   .record({
     id: fc.integer({ min: 1, max: 1000 }),
-    protocol: fc.constantFrom<FlowProtocol>('http', 'tls', 'raw', 'empty'),
+    protocol: fc.constantFrom<FlowProtocol>('http', 'tls', 'dns', 'quic', 'raw', 'empty'),
+    transport: fc.constantFrom<'tcp' | 'udp'>('tcp', 'udp'),
+    datagramsUp: fc.option(fc.nat(9), { nil: undefined }),
+    dns: fc.option(fc.record({ name: text, type: fc.constantFrom('A', 'AAAA'), rcode: fc.option(fc.constantFrom('NOERROR', 'NXDOMAIN'), { nil: undefined }), transactions: fc.nat(3) }), { nil: undefined }),
+    quic: fc.option(fc.record({ version: fc.constant('QUIC 1'), sni: fc.option(text, { nil: undefined }) }), { nil: undefined }),
     scope: fc.constantFrom<'local' | 'forwarded'>('local', 'forwarded'),
     client: fc.record({ address, port }),
     server: fc.record({ address, port }),
@@ -37,7 +41,10 @@ export const anyRow: fc.Arbitrary<FlowRow> = fc
     undecodable: fc.boolean(),
   })
   .map((made) => {
-    const full = { ...made, transport: 'tcp', startedAt: '1764046800000000000', closedBy: 'client', tls: made.tls === undefined ? undefined : { alpnOffered: [], versionOffered: false, ...without(made.tls) } }
+    const full = {
+      ...made, datagramsDown: made.datagramsUp === undefined ? undefined : 2, dns: made.dns === undefined ? undefined : without(made.dns),
+      quic: made.quic === undefined ? undefined : { destinationId: '00', sourceId: '', alpnOffered: [], ...without(made.quic) }, startedAt: '1764046800000000000', closedBy: 'client', tls: made.tls === undefined ? undefined : { alpnOffered: [], versionOffered: false, ...without(made.tls) },
+    }
     return without({ ...full, http: made.http === undefined ? undefined : without(made.http) }) as unknown as FlowRow
   })
 

@@ -2,6 +2,7 @@ import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import dnsPacket from 'dns-packet'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 
 import type { SessionSummary } from '#core/contract/inspectorProtocol.ts'
@@ -82,4 +83,41 @@ test('an index that was sealed is used again, with the same answers', async () =
   expect(again.summary()).toEqual(first.summary)
   expect([...again.flows('')]).toEqual(rows)
   await again.close()
+})
+
+test('flows of UDP: datagrams with their boundaries, empty ones too, counts exact, questions and answers kept', async () => {
+  const capture = buildCapture()
+  const client = { address: '2001:db8::1', port: 4000 }
+  const server = { address: '2001:db8::9', port: 5000 }
+  const raw = capture.opened({ transport: 'udp', client, server, scope: 'forwarded' })
+  // The same four numbers over TCP at the same time are another flow.
+  const tcp = capture.opened({ client, server })
+  const big = new Uint8Array(65_507).fill(66)
+  capture.connected(raw).datagram(raw, 'up', 'one').datagram(raw, 'up', '').datagram(raw, 'down', 'two').connected(tcp).data(tcp, 'up', 'stream')
+  capture.gap(raw, 'up', 500, 'slow', 4).gap(raw, 'up', 0, 'slow', 1).datagram(raw, 'down', big).datagram(raw, 'down', '').closed(raw, 'idle', 'none').closed(tcp)
+  const asked = capture.opened({ transport: 'udp', client: { address: '198.51.100.2', port: 5555 }, server: { address: '203.0.113.2', port: 53 } })
+  capture.datagram(asked, 'up', dnsPacket.encode({ type: 'query', id: 1, questions: [{ type: 'A', name: 'Www.example.test' }] }))
+  capture.datagram(asked, 'down', dnsPacket.encode({ type: 'response', id: 1, flags: 3, questions: [{ type: 'A', name: 'Www.example.test' }] })).closed(asked, 'idle', 'none')
+  const refused = capture.opened({ transport: 'udp', client: { address: '198.51.100.2', port: 5556 }, server: { address: '203.0.113.2', port: 443 } })
+  capture.datagram(refused, 'up', 'let me in').closed(refused, 'refused', 'gate')
+  const { session, summary } = await openWhole(writeSession(capture))
+  expect(summary).toMatchObject({ flows: 4, live: 0, notes: [], bytesLost: 500 })
+  const [first, second, third, fourth] = [...session.flows('')]
+  expect(first).toMatchObject({ transport: 'udp', protocol: 'raw', state: 'idle', bytesUp: 503, bytesDown: 65_510, datagramsUp: 7, datagramsDown: 3, bytesLost: 500 })
+  expect(second).toMatchObject({ transport: 'tcp', bytesUp: 6, bytesDown: 0 })
+  expect(second).not.toHaveProperty('datagramsUp')
+  expect(third).toMatchObject({ protocol: 'dns', dns: { name: 'Www.example.test', type: 'A', rcode: 'NXDOMAIN', transactions: 1 }, info: 'A Www.example.test → NXDOMAIN, 1.0 ms' })
+  expect(fourth?.info).toBe('raw: 1 datagram, 9 bytes, client began “let me in”, refused by the gate')
+  expect(session.details(3).dns).toMatchObject([{ id: 1, name: 'Www.example.test', rcode: 'NXDOMAIN' }])
+  const { chunks, total } = session.streamPage(1, 'both', 0, 4)
+  // A page ends with a whole datagram, however long.
+  expect(chunks.map((chunk) => [chunk.direction, chunk.length, chunk.bytes === undefined])).toEqual([['up', 3, false], ['up', 0, false], ['down', 3, false]])
+  const rest = session.streamPage(1, 'both', 6, 1000).chunks
+  expect(rest.map((chunk) => [chunk.direction, chunk.length, chunk.bytes === undefined])).toEqual([['up', 500, true], ['down', 65_507, false]])
+  expect(Buffer.from(rest[1]!.bytes!, 'base64')).toEqual(Buffer.from(big))
+  expect(session.streamPage(1, 'both', total, 1000).chunks.map((chunk) => [chunk.direction, chunk.length])).toEqual([['down', 0]])
+  for (const [filter, ids] of [
+    ['udp', [1, 3, 4]], ['tcp', [2]], ['transport == udp and port == 53', [3]], ['dns', [3]], ['dns.qname == www.example.test', [3]], ['dns.rcode == nxdomain', [3]], ['datagrams > 5', [1]], ['udp.port == 5000', [1]], ['state == idle', [1, 3]],
+  ] as const) expect([...session.flows(filter)].map((row) => row.id), filter).toEqual(ids)
+  await session.close()
 })
