@@ -9,8 +9,9 @@ import { decodeDns } from '#session/decodeDns.ts'
 
 const contextAt = (port: number): DatagramContext => ({ server: { address: '203.0.113.2', port }, decoders: { dns: decodeDns, openInitial: () => null } })
 const dissectionAt = (port: number): DatagramDissection => new DatagramDissection(contextAt(port), new HeadBudget())
-const query = (name: string, type: 'A' | 'AAAA' | 'MX' | 'TXT' = 'A', id = 7): Uint8Array => dnsPacket.encode({ type: 'query', id, flags: dnsPacket.RECURSION_DESIRED, questions: [{ type, name }] })
-function answer(name: string, answers: dnsPacket.Answer[], { id = 7, type = 'A', rcode = 0 } = {}): Uint8Array {
+type Kind = 'A' | 'AAAA' | 'MX' | 'TXT'
+const query = (name: string, type: Kind = 'A', id = 7): Uint8Array => dnsPacket.encode({ type: 'query', id, flags: dnsPacket.RECURSION_DESIRED, questions: [{ type, name }] })
+function answer(name: string, answers: dnsPacket.Answer[], { id = 7, type = 'A', rcode = 0 }: { id?: number; type?: Kind; rcode?: number } = {}): Uint8Array {
   return dnsPacket.encode({ type: 'response', id, flags: dnsPacket.RECURSION_DESIRED | dnsPacket.RECURSION_AVAILABLE | rcode, questions: [{ type, name }], answers })
 }
 
