@@ -26,7 +26,7 @@ export const presets: readonly Preset[] = [
   { name: 'Databases', ports: '5432,3306,6379,27017' },
   { name: 'Mail', ports: '25,110,143,465,587,993,995' },
   { name: 'SSH', ports: '22' },
-  { name: 'DNS', ports: '', why: 'DNS speaks UDP, and UDP comes later' },
+  { name: 'DNS', ports: '', why: 'DNS speaks UDP, which is chosen with the command: sluice capture --udp 53' },
 ]
 
 export type ChoiceField = 'tcp' | 'scope' | 'interfaces' | 'exclude' | 'backend'
