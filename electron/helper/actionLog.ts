@@ -1,13 +1,11 @@
 import { closeSync, constants, fchmodSync, fstatSync, lstatSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs'
 
-import { formatAction } from '#core/contract/actionLog.ts'
+import { actionLogFolder, actionLogPath as path, formatAction } from '#core/contract/actionLog.ts'
 import type { Action } from '#core/contract/actionLog.ts'
 
 import { networkNamespace } from './runFolder.ts'
 
-/** Where a person finds what was done as root. World-readable: what it says of rules and routes is no secret to whoever shares the machine, and captured bytes are never in it. */
-export const actionLogFolder = '/var/log/sluice'
-const path = `${actionLogFolder}/actions.log`
+// The log is world-readable: what it says of rules and routes is no secret to whoever shares the machine, and captured bytes are never in it.
 /** Then it turns: one older file is kept. */
 const sizeLimit = 4 << 20
 

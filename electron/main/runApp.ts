@@ -16,6 +16,7 @@ import { runDoctor } from '#probe/doctor.ts'
 import { listInterfaces } from '#probe/interfaces.ts'
 import { findPlaces } from '#probe/places.ts'
 import { listPorts } from '#probe/ports.ts'
+import { readActions } from '#probe/readActions.ts'
 import { startInspector } from '#session/inspectorClient.ts'
 
 import { AppModel } from './appModel.ts'
@@ -216,6 +217,7 @@ export async function runApp(options: AppOptions): Promise<void> {
     },
     listPorts,
     doctor: runDoctor,
+    listActions: () => readActions(),
     flows: (argument) => model.ask('flows', argument),
     position: (argument) => model.ask('position', argument),
     flow: (argument) => model.ask('flow', argument),

@@ -2,6 +2,7 @@ import type { Client } from '#ui/bridge/client.ts'
 import type { AppInfo, BridgeEvents, DoctorRow, SessionState, Settings } from '#core/contract/bridge.ts'
 import { toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import { filterLanguage, knownValues } from '#ui/lib/filterLanguage.ts'
+import { ActionsStore } from './actions.svelte.ts'
 import { Columns } from './columns.svelte.ts'
 import { DetailsStore } from './details.svelte.ts'
 import { Exporting } from './exporting.svelte.ts'
@@ -20,6 +21,7 @@ export class AppState {
   readonly view = new ViewState()
   readonly columns = new Columns()
   readonly marks = new Marks()
+  readonly actions: ActionsStore
   readonly gate: GateStore
   readonly ports: PortsStore
   readonly flows: FlowList
@@ -38,6 +40,7 @@ export class AppState {
 
   constructor(client: Client) {
     this.client = client
+    this.actions = new ActionsStore(client)
     this.gate = new GateStore(client, () => {
       this.flushSettings()
       this.view.go('flows')

@@ -54,7 +54,7 @@ test('a gate that another Sluice holds is said, with what to do; the other is no
   await strip().getByRole('button', { name: 'Try again' }).click()
   await expect(window.gate).toHaveAttribute('data-gate', 'open')
   await expect(strip()).toHaveCount(0)
-  await window.button('Drain and close').click()
+  await window.page.keyboard.press('Control+e')
   await expect(window.gate).toHaveAttribute('data-gate', 'closed')
   await expect.poll(() => rulesIn(lab)).toBe(before)
 })
@@ -84,6 +84,18 @@ test('the relay is killed: the rules are taken back, the network works, the wind
   await expect(window.row('GET /missing')).toBeVisible()
   await strip().getByRole('button', { name: 'Dismiss' }).click()
   await expect(window.gate).toHaveAttribute('data-gate', 'closed')
+})
+
+test('what was done as root can be read, with the very text that was given', async () => {
+  const { window } = stage
+  const { page } = window
+  await window.go('Doctor')
+  await page.getByRole('radio', { name: 'Done as root' }).click()
+  const list = page.getByRole('main').getByRole('list')
+  const loading = list.getByRole('listitem').filter({ hasText: /nft/ }).filter({ hasText: 'What it was given' }).first()
+  await expect(loading).toBeVisible()
+  await expect(list.getByRole('listitem').filter({ hasText: 'the gate is closed and everything taken back' }).first()).toBeVisible()
+  await expect(list.getByRole('listitem').filter({ hasText: 'opening the gate: TCP ports 80, 8080' }).first()).toContainText('for root(0)')
 })
 
 test('quitting with the gate open asks, and what is chosen is done', async () => {

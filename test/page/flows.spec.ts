@@ -160,6 +160,10 @@ test('details of an exchange: overview, request, response, stream as text and by
   await panel.getByRole('radio', { name: 'Hex' }).click()
   await expect(panel).toContainText('00000000')
   await expect(panel).toContainText('50 4f 53 54 20 2f 6f 72  64 65 72 73')
+  // Sixteen bytes a row, row under row.
+  const [first, second] = await Promise.all(['00000000', '00000010'].map((offset) => panel.getByText(offset).first().boundingBox()))
+  expect(second?.x).toBe(first?.x)
+  expect(second?.y).toBeGreaterThan(first?.y ?? Infinity)
   await panel.getByRole('radio', { name: /Server/ }).click()
   await expect(panel).not.toContainText('50 4f 53 54 20 2f 6f 72')
   panel = await window.openTab('Timing')

@@ -1,3 +1,7 @@
+/** Where a person finds what was done as root, on every machine. Written by helper and guard alone, readable by all. */
+export const actionLogFolder = '/var/log/sluice'
+export const actionLogPath = `${actionLogFolder}/actions.log`
+
 /** One thing that was done to the machine as root, or a note about the gate. */
 export interface Action {
   /** ISO 8601, UTC. */

@@ -1,3 +1,4 @@
+import type { Action } from './actionLog.ts'
 import type { FailureReport } from './failure.ts'
 import type { BodyPage, ExportFormat, ExportResult, FlowPage, SessionSummary, SortKey, StreamPage } from './inspectorProtocol.ts'
 import type { FlowDetails } from '../flow/flow.ts'
@@ -99,6 +100,8 @@ export interface BridgeCalls {
   closeGate: { argument: null; value: null }
   listPorts: { argument: null; value: readonly PortActivity[] }
   doctor: { argument: null; value: readonly DoctorRow[] }
+  /** What was done to this machine as root of late, oldest first, at most 500; of this network namespace and others. */
+  listActions: { argument: null; value: readonly Action[] }
   flows: { argument: { filter: string; sort: SortKey; descending: boolean; offset: number; limit: number }; value: FlowPage }
   position: { argument: { flow: number; filter: string; sort: SortKey; descending: boolean }; value: number | null }
   flow: { argument: { flow: number; exchangeOffset: number; exchangeLimit: number }; value: FlowDetails }

@@ -38,6 +38,7 @@ export const bridgeArguments = {
   closeGate: v.null(),
   listPorts: v.null(),
   doctor: v.null(),
+  listActions: v.null(),
   flows: v.strictObject({ filter, sort: sortKey, descending: v.boolean(), offset: whole, limit: limit(5000) }),
   position: v.strictObject({ flow, filter, sort: sortKey, descending: v.boolean() }),
   flow: v.strictObject({ flow, exchangeOffset: whole, exchangeLimit: limit(1000) }),

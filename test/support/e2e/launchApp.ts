@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
-import { _electron, type ElectronApplication, type Page } from '@playwright/test'
+import { _electron, errors, type ElectronApplication, type Page } from '@playwright/test'
 
 import type { Desktop } from './desktop.ts'
 
@@ -37,12 +37,17 @@ export async function launchApp(desktop: Desktop, options: LaunchOptions): Promi
   mkdirSync(options.folder, { recursive: true })
   const order = { electron: path, ...(options.netns === undefined ? {} : { netns: options.netns }), ...(options.user === undefined ? {} : { user: options.user }) }
   const inherited = Object.fromEntries(Object.entries(process.env).filter((entry): entry is [string, string] => entry[1] !== undefined))
-  const app = await _electron.launch({
+  const launch = () => _electron.launch({
     executablePath: join(root, 'test/support/e2e/launcher.mjs'),
     args: [root, `--user-data-dir=${userData}`, `--sessions=${sessions}`, ...(options.args ?? [])],
     env: { ...inherited, ...desktop.env, SLUICE_E2E_ORDER: JSON.stringify(order) },
     chromiumSandbox: options.user !== undefined,
-    timeout: 30_000,
+    timeout: 60_000,
+  })
+  // On a machine that has far more to do than it can, Playwright at times misses the beginning of an app and waits for ever; what it started is gone then.
+  const app = await launch().catch((error: unknown) => {
+    if (error instanceof errors.TimeoutError) return launch()
+    throw error
   })
   const page = await app.firstWindow()
   const pid = await app.evaluate(() => process.pid)
