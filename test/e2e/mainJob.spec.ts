@@ -5,7 +5,7 @@ import { expect, test } from '@playwright/test'
 
 import { answerOpenDialog, answerSaveDialog } from '../support/e2e/launchApp.ts'
 import { run } from '../support/e2e/run.ts'
-import { rulesIn } from '../support/e2e/site.ts'
+import { rulesIn, startOrigin } from '../support/e2e/site.ts'
 import { openStage, type Stage } from '../support/e2e/stage.ts'
 
 /** The main job as a person does it in the window, with real programs. Each test goes on where the one before it ended. */
@@ -15,6 +15,8 @@ let stage: Stage
 let before: string
 test.beforeAll(async () => {
   stage = await openStage()
+  // Beside the demo's services: downloads that wait in the middle until they are told to go on.
+  await startOrigin(stage.lab, 'server', [8090, 8091])
   before = await rulesIn(stage.lab)
 })
 test.afterAll(() => stage.stop())
@@ -22,13 +24,13 @@ test.afterAll(() => stage.stop())
 test('the gate opens on the chosen ports, as previewed', async () => {
   const { window, lab } = stage
   const { page } = window
-  await window.typePorts('80, 443, 6379, 8080')
+  await window.typePorts('80, 443, 6379, 8080, 8090')
   const rules = page.getByRole('complementary').locator('pre').first()
-  await expect(rules).toContainText('elements = { 80, 443, 6379, 8080 }')
+  await expect(rules).toContainText('elements = { 80, 443, 6379, 8080, 8090 }')
   const previewed = (await rules.textContent()) ?? ''
   await page.keyboard.press('Control+e')
   await expect(window.gate).toHaveAttribute('data-gate', 'open')
-  await expect(window.gate).toHaveText(/Open\s*TCP 80, 443, 6379, 8080/)
+  await expect(window.gate).toHaveText(/Open\s*TCP 80, 443, 6379, 8080, 8090/)
   await expect(page.getByRole('heading', { name: 'Waiting for the first flow' })).toBeVisible()
   const chains = [...previewed.matchAll(/add chain inet sluice (\w+)/g)].map((match) => match[1])
   expect(chains.length).toBeGreaterThan(5)
@@ -112,8 +114,8 @@ test('exports from the window: HAR, pcapng, NDJSON, all or what the filter shows
 test('draining takes no new flow and lets the running one end; then nothing is left', async () => {
   const { window, lab } = stage
   const { page } = window
-  const slow = lab.spawn('router', ['curl', '-sS', '--limit-rate', '3M', '-o', '/dev/null', '-w', '%{size_download}', 'http://203.0.113.2/random.bin'])
-  await expect(window.row('/random.bin').filter({ hasText: 'live' })).toBeVisible()
+  const slow = lab.spawn('router', ['curl', '-sS', '-o', '/dev/null', '-w', '%{size_download}', 'http://203.0.113.2:8090/download?name=drain'])
+  await expect(window.row('/download').filter({ hasText: 'live' })).toBeVisible()
   await expect(window.button(/^Close at once \(cuts 1 flow\)$/)).toBeVisible()
   const total = await window.footer.textContent()
   // A second click at the same place must not cut anything.
@@ -124,11 +126,12 @@ test('draining takes no new flow and lets the running one end; then nothing is l
   // Ctrl+E never cuts: it leads to the button that would.
   await page.keyboard.press('Control+e')
   await expect(window.button(/^Close at once/)).toBeFocused()
+  await lab.exec('router', ['curl', '-sS', 'http://203.0.113.2:8091/release?name=drain'])
   const { code } = await slow.ended
-  expect({ code, bytes: slow.output() }).toEqual({ code: 0, bytes: String(8 << 20) })
+  expect({ code, bytes: slow.output() }).toEqual({ code: 0, bytes: String(512 << 10) })
   await expect(window.gate).toHaveAttribute('data-gate', 'closed')
   await expect(window.gate).toContainText('Nothing is intercepted')
-  await expect(window.row('/random.bin')).toContainText('finished')
+  await expect(window.row('/download')).toContainText('finished')
   expect((await window.footer.textContent())?.match(/\d+ flows/)?.[0]).toBe(total?.match(/\d+ flows/)?.[0])
   await expect.poll(() => rulesIn(lab)).toBe(before)
 })

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from '@playwright/test'
 
-import { rulesIn } from '../support/e2e/site.ts'
+import { rulesIn, startOrigin } from '../support/e2e/site.ts'
 import { openStage, type Stage } from '../support/e2e/stage.ts'
 
 const command = fileURLToPath(new URL('../../build/node/cli.mjs', import.meta.url))
@@ -11,6 +11,7 @@ let stage: Stage
 let before: string
 test.beforeAll(async () => {
   stage = await openStage()
+  await startOrigin(stage.lab, 'server', [8090, 8091])
   before = await rulesIn(stage.lab)
 })
 test.afterAll(() => stage.stop())
@@ -100,9 +101,9 @@ test('what was done as root can be read, with the very text that was given', asy
 
 test('quitting with the gate open asks, and what is chosen is done', async () => {
   const { window, lab, running } = stage
-  await window.openGate('80')
-  const slow = lab.spawn('router', ['curl', '-sS', '--limit-rate', '3M', '-o', '/dev/null', '-w', '%{size_download}', 'http://203.0.113.2/random.bin'])
-  await expect(window.row('/random.bin').filter({ hasText: 'live' })).toBeVisible()
+  await window.openGate('8090')
+  const slow = lab.spawn('router', ['curl', '-sS', '-o', '/dev/null', '-w', '%{size_download}', 'http://203.0.113.2:8090/download?name=quit'])
+  await expect(window.row('/download').filter({ hasText: 'live' })).toBeVisible()
   // Cancel: nothing happens.
   const ask = (response: number) =>
     running.app.evaluate(async ({ app, dialog }, button) => {
@@ -120,8 +121,9 @@ test('quitting with the gate open asks, and what is chosen is done', async () =>
   // Let them finish: the download comes whole, then the app is gone.
   const gone = running.app.waitForEvent('close')
   await ask(1)
+  await lab.exec('router', ['curl', '-sS', 'http://203.0.113.2:8091/release?name=quit'])
   const { code } = await slow.ended
-  expect({ code, bytes: slow.output() }).toEqual({ code: 0, bytes: String(8 << 20) })
+  expect({ code, bytes: slow.output() }).toEqual({ code: 0, bytes: String(512 << 10) })
   await gone
   await expect.poll(() => rulesIn(lab)).toBe(before)
 })

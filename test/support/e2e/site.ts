@@ -4,9 +4,9 @@ import type { Lab, Place } from '../../lab/makeLab.ts'
 
 const program = fileURLToPath(new URL('./origin.mjs', import.meta.url))
 
-/** The tests' web server in the laboratory: port 80, control port 8081. Resolves when it listens. */
-export async function startOrigin(lab: Lab, place: Place = 'server'): Promise<void> {
-  const server = lab.spawn(place, [process.execPath, program, '80', '8081'])
+/** The tests' web server in the laboratory, its control port one beyond. Resolves when it listens. */
+export async function startOrigin(lab: Lab, place: Place = 'server', [port, control] = [80, 8081]): Promise<void> {
+  const server = lab.spawn(place, [process.execPath, program, String(port), String(control)])
   await server.line((line) => line === 'ready')
 }
 
