@@ -37,7 +37,7 @@ describe.each(Object.entries(wishes))('%s', (_name, wish) => {
     const [preview] = previewRules(rules, 50080, 'nft')
     await lab.exec('router', ['nft', '-f', '-'], { input: preview?.text ?? '' })
     const stepwise = (await lab.exec('router', ['nft', 'list', 'ruleset'])).stdout
-    const { load, remove } = renderNft(rules, { relayPort: 50080, owner: false, leaseSeconds: 4 })
+    const { load, remove } = renderNft(rules, { relayPort: 50080, owner: false, holds: true, leaseSeconds: 4 })
     await lab.exec('router', ['nft', '-f', '-'], { input: remove })
     await lab.exec('router', ['nft', '-f', '-'], { input: load })
     expect((await lab.exec('router', ['nft', 'list', 'ruleset'])).stdout).toBe(stepwise)
