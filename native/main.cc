@@ -122,6 +122,7 @@ int run() {
   RelayShared shared;
   shared.options = RelayOptions{start.uplinkMark, start.maxFlows, listeners.port};
   shared.witness = witness;
+  for (const HandOverWish& wish : start.handOver) shared.handOvers.push_back(std::make_unique<HandOver>(wish));
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));
   if (start.attribute && witness < 0) shared.warn(kWitnessLost);
   std::unique_ptr<Usher> usher;

@@ -48,7 +48,7 @@ export const captureCommand: Command = {
   summary: 'opens the gate and records what flows through it',
   usage: `sluice capture [--tcp PORTS] [--udp PORTS] [--refuse PORTS] -o NAME.sluice [--for 30s] [--json] [--no-payload]
                [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N]
-               and the choices of sluice plan: --udp-idle --scope --iface --user --cgroup --exclude --no-hold --backend --port
+               and the choices of sluice plan: --udp-idle --send --scope --iface --user --cgroup --exclude --no-hold --backend --port
 
 Prints one line beginning with READY when the gate is open, then the flows: a live table on a terminal, else a line for each that is over.
 Interrupt it (Ctrl+C) and it drains: no new flow is taken, those that run end by themselves, then the gate closes. Interrupt it again and it closes at

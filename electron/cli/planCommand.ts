@@ -12,13 +12,15 @@ import { printable } from './printable.ts'
 export const planCommand: Command = {
   name: 'plan',
   summary: 'says what opening the gate would do, in words and in rules; changes nothing',
-  usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
+  usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
             [--no-hold] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--json]
 
 Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
 
   --tcp PORTS      ports and ranges: 80,443,8000-8100
   --udp PORTS      the same for UDP
+  --send P=PROXY   TCP ports that go to a proxy which runs already: 80,8080=proxy2:127.0.0.1:8888 or 443=proxy2:/run/x.sock (PROXY
+                   protocol v2), 1080-1090=socks5:[::1]:1080
   --refuse PORTS   UDP ports answered with "port unreachable", so that browsers fall back from QUIC to TCP: --refuse 443
   --udp-idle S     seconds of silence that end a UDP flow, or dns=10,quic=60,other=60 (the defaults)
   --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (both)

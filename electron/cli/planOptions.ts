@@ -12,6 +12,7 @@ export const planShapes = {
   udp: { type: 'string', multiple: true },
   refuse: { type: 'string', multiple: true },
   'udp-idle': { type: 'string' },
+  send: { type: 'string', multiple: true },
   scope: { type: 'string', multiple: true },
   iface: { type: 'string', multiple: true, short: 'i' },
   user: { type: 'string', multiple: true },
@@ -67,7 +68,7 @@ async function userId(user: string): Promise<number> {
 
 /** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
 export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
-  if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
+  if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined && options.send === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
   const users = await Promise.all(listed(options.user).map(userId))
   const scope = listed(options.scope).map((each): Scope => oneOf('scope', each, scopes))
   const backend: BackendChoice = oneOf('backend', options.backend ?? 'auto', backends)
@@ -77,6 +78,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     // Not joined from cleaned parts: the parser names what is wrong in what was typed.
     tcp: (options.tcp ?? []).join(','),
     udp: (options.udp ?? []).join(','),
+    send: options.send ?? [],
     refuse: (options.refuse ?? []).join(','),
     ...(options['udp-idle'] === undefined ? {} : { udpIdle: idleOf(options['udp-idle']) }),
     ...(scope.length === 0 ? {} : { scope }),

@@ -71,6 +71,7 @@ async function showOverview(details: FlowDetails, output: Output): Promise<void>
     ['Program', process === undefined ? undefined : `${process.name === '' ? 'unknown' : process.name} (pid ${process.pid}, user ${process.user})${process.path === '' ? '' : ` ${process.path}`}`],
     ['Command', process === undefined || process.cmdline.length === 0 ? undefined : process.cmdline.join(' ')],
     ['Started', formatTime(row.startedAt)],
+    ['Handed to', details.via],
     ['Connected', details.connectedAt === undefined ? undefined : `after ${formatDuration(row.startedAt, details.connectedAt)}${details.upstream === undefined ? '' : `, from ${endpointText(details.upstream)}`}`],
     ['Ended', row.endedAt === undefined ? undefined : `after ${formatDuration(row.startedAt, row.endedAt)}`],
     ['Datagrams', row.datagramsUp === undefined ? undefined : `${row.datagramsUp} up, ${row.datagramsDown ?? 0} down${details.datagramsDropped === undefined ? '' : `; not sent on: ${details.datagramsDropped.up} up, ${details.datagramsDropped.down} down`}`],

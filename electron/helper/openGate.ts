@@ -163,6 +163,7 @@ export class OpenGate {
         udp: plan.udp.length > 0,
         udpIdle: plan.udpIdle,
         refuse: plan.refuse,
+        handOver: plan.handOver.map(({ ports, to }) => ({ ports, ...to })),
         capture: request.capture,
         attribute: true,
         maxFlows,

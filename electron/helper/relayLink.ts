@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
 
 import { Failure } from '#core/contract/failure.ts'
+import type { ProxyTarget } from '#core/plan/handOver.ts'
 import type { PortRange, UdpIdle } from '#core/plan/plan.ts'
 
 import { readIdentity } from './processIdentity.ts'
@@ -47,6 +48,8 @@ export interface RelayStart {
   readonly udpIdle: UdpIdle
   /** UDP ports answered with "port unreachable". */
   readonly refuse: readonly PortRange[]
+  /** Ports sent to a proxy, TCP. */
+  readonly handOver?: readonly ({ readonly ports: readonly PortRange[] } & ProxyTarget)[]
   readonly capture: { readonly folder: string; readonly payload: boolean; readonly maxBytesPerFlow: number | null; readonly maxBytes: number | null; readonly ring?: boolean | undefined; readonly segmentBytes?: number | undefined }
   readonly attribute: boolean
   readonly maxFlows: number

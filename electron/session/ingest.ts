@@ -174,6 +174,7 @@ export class CaptureIngest {
     if (flow === undefined) return
     if (fact.t === 'process') flow.setProcess(fact)
     else if (fact.t === 'connected') flow.setConnected(fact)
+    else if (fact.t === 'handed') flow.setHanded(fact)
     else if (fact.t === 'gap') flow.gap(fact.direction, fact.bytes, fact.reason, BigInt(fact.time), fact.datagrams)
     else {
       this.close(flow, fact)

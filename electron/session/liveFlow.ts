@@ -8,6 +8,7 @@ import type { ExchangeSink, Findings, Part } from '#core/dissect/dissector.ts'
 import { DatagramDissection } from '#core/dissect/datagramDissection.ts'
 import { FlowDissection } from '#core/dissect/flowDissection.ts'
 import type { HeadBudget } from '#core/dissect/headBudget.ts'
+import { formatTarget } from '#core/plan/handOver.ts'
 import { escapeText } from '#core/flow/escapeText.ts'
 import type { ClosedBy, Direction, Endpoint, FlowRow, FlowState, HttpExchange, ProcessInfo, StreamPiece } from '#core/flow/flow.ts'
 
@@ -23,6 +24,7 @@ export class LiveFlow implements ExchangeSink {
   private readonly dissection: FlowDissection | DatagramDissection
   private process: ProcessInfo | undefined
   private upstream: Endpoint | undefined
+  private via: string | undefined
   private readonly firsts: { connectedAt?: string; firstUpAt?: string; firstDownAt?: string } = {}
   /** Bytes of each direction so far, lost ones counted. */
   private readonly bytes: Record<Direction, number> = { up: 0, down: 0 }
@@ -61,6 +63,11 @@ export class LiveFlow implements ExchangeSink {
   setConnected(fact: FactOf<'connected'>): void {
     this.upstream = fact.upstream
     this.firsts.connectedAt = fact.time
+  }
+
+  setHanded({ via }: FactOf<'handed'>): void {
+    const { kind } = via
+    if (kind === 'socks5' || kind === 'proxy-v2') this.via = escapeText(formatTarget('path' in via ? { kind: 'proxy-v2', path: via.path } : { kind, address: via.address, port: via.port }), infoLimit)
   }
 
   /** An open fact said again in a new segment, or the first one heard: bytes that went by before it are not in what was read. */
@@ -143,10 +150,10 @@ export class LiveFlow implements ExchangeSink {
       this.written.add(exchange.index)
       this.store.putExchange(this.id, exchange)
     }
-    const { process, upstream, firsts, dissection, dropped } = this
+    const { process, upstream, via, firsts, dissection, dropped } = this
     const dns = dissection instanceof DatagramDissection ? dissection.transactions() : []
     this.store.putFlow(this.row(), {
-      ...(process === undefined ? {} : { process }), ...(upstream === undefined ? {} : { upstream }), ...firsts,
+      ...(process === undefined ? {} : { process }), ...(upstream === undefined ? {} : { upstream }), ...(via === undefined ? {} : { via }), ...firsts,
       ...(dns.length === 0 ? {} : { dns }), ...(dropped === undefined ? {} : { datagramsDropped: dropped }),
       ...(dissection.error === undefined ? {} : { decodeError: escapeText(dissection.error, infoLimit) }),
     })

@@ -231,6 +231,15 @@ void appendConnected(std::string& json, const FlowRecord& flow, bool again) {
   json += '}';
 }
 
+void appendHanded(std::string& json, const FlowRecord& flow, bool again) {
+  beginFact(json, "handed", flow.id);
+  appendKey(json, "via");
+  json += flow.via;
+  appendTime(json, flow.handedAt);
+  if (again) appendAgain(json);
+  json += '}';
+}
+
 void appendDropped(std::string& json, std::uint32_t first, std::uint32_t last, std::uint64_t bytes, std::int64_t nanoseconds) {
   json += R"({"t":"dropped","first":)";
   appendNumber(json, std::uint64_t{first});

@@ -61,6 +61,7 @@ void appendFact(std::string& out, std::string_view json);
 void appendOpen(std::string& json, const FlowRecord& flow, bool again);
 void appendProcess(std::string& json, std::uint64_t id, const Program& program, std::int64_t nanoseconds, bool again);
 void appendConnected(std::string& json, const FlowRecord& flow, bool again);
+void appendHanded(std::string& json, const FlowRecord& flow, bool again);
 // Segments `first` to `last`, of so many bytes, have been deleted to keep the budget.
 void appendDropped(std::string& json, std::uint32_t first, std::uint32_t last, std::uint64_t bytes, std::int64_t nanoseconds);
 // `datagrams`: how many of UDP they were, 0 for TCP.

@@ -77,6 +77,8 @@ struct FlowRecord {
   bool local = false, connected = false;
   std::int64_t openedAt = 0, connectedAt = 0;
   Endpoint upstream;
+  std::string_view via{};                          // the proxy it was handed to, as a JSON object; outlives the recorder
+  std::int64_t handedAt = 0;
   std::shared_ptr<const ProgramFact> program;      // to be stated again; one for all flows of a program
   bool muted = false;                              // a fact of it found no memory: until its close only gaps are counted
   std::uint64_t datagrams[2] = {0, 0};             // relayed, exact: each was sent on
@@ -94,6 +96,7 @@ class Track {
   void opened(FlowRecord& flow, bool local, std::int64_t nanoseconds);                    // open fact and SYN
   void program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds);
   void connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds);   // fact, SYN/ACK, ACK
+  void handed(FlowRecord& flow, std::string_view via, std::int64_t nanoseconds);          // to a proxy, which `via` names as a JSON object
   void data(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);
   // Bytes that went by unseen, to be stated as a gap; only of a flow of which nothing more is kept, which stays so once it is.
   void passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::int64_t nanoseconds);

@@ -97,6 +97,10 @@ bool Track::Impl::enter(FlowRecord& flow) {
     fact();
     if (flow.pid != 0) pcapng::appendWiresharkProcess(text, flow.program->program);
   }
+  if (!flow.via.empty()) {
+    pcapng::appendHanded(json, flow, true);
+    fact();
+  }
   if (flow.connected) {
     pcapng::appendConnected(json, flow, true);
     fact();
@@ -279,6 +283,17 @@ void Track::program(FlowRecord& flow, const Program& program, std::int64_t nanos
   if (!impl.putText()) return;  // without memory the flow stays unnamed
   if (program.pid > 0) flow.pid = static_cast<std::uint32_t>(program.pid);
   flow.program = impl.share(program, nanoseconds);
+}
+
+void Track::handed(FlowRecord& flow, std::string_view via, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  if (!flow.opened || flow.muted || impl.shared.stopped() || !impl.enter(flow)) return;
+  impl.text.clear();
+  flow.via = via;
+  flow.handedAt = nanoseconds;
+  pcapng::appendHanded(impl.json, flow, false);
+  impl.fact();
+  if (!impl.putText()) flow.via = {};
 }
 
 void Track::connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds) {

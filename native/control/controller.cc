@@ -22,7 +22,7 @@ constexpr std::int64_t kStopPatience = 2000 * kMillisecond;
 
 Controller::Controller(Channel& channel, RelayShared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals)
     : channel_(channel), shared_(shared), recorder_(recorder), workers_(workers), signals_(signals), now_(Recorder::now()),
-      shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), recording_(recorder.state()) {}
+      shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), unsureAt_(shedAt_), recording_(recorder.state()) {}
 
 int Controller::timeout() const {
   if (shared_.changed.load(std::memory_order_relaxed)) {
@@ -123,6 +123,9 @@ void Controller::tellWarnings() {
   if ((warnings & kFlowsShed) != 0 && episode(shedAt_)) warn("flows-shed", "no room for more flows: new ones are reset");
   if ((warnings & kLoopRefused) != 0 && episode(loopAt_)) {
     warn("loop-refused", "the relay's own connection came back to it and was refused: something removed or overtook the rule that lets it pass");
+  }
+  if ((warnings & kHandOverUnsure) != 0 && episode(unsureAt_)) {
+    warn("hand-over-unsure", "flows went straight to their servers: their programs could not be found, and a proxy must not be handed its own connections");
   }
   if ((warnings & kWitnessLost) != 0) warn("witness-lost", "programs behind new flows are no longer named");
 }

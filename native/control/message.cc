@@ -1,5 +1,7 @@
 #include "control/message.h"
 
+#include <arpa/inet.h>
+
 #include <limits>
 
 #include "control/json.h"
@@ -74,6 +76,46 @@ bool parseRanges(const Json& json, std::vector<PortRange>& into) {
   return true;
 }
 
+bool parseEndpoint(const std::string& address, std::uint16_t port, Endpoint& into) {
+  auto& v4 = reinterpret_cast<sockaddr_in&>(into.storage);
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(into.storage);
+  if (inet_pton(AF_INET, address.c_str(), &v4.sin_addr) == 1) {
+    v4.sin_family = AF_INET;
+  } else if (inet_pton(AF_INET6, address.c_str(), &v6.sin6_addr) == 1) {
+    v6.sin6_family = AF_INET6;
+  } else {
+    return false;
+  }
+  into.setPort(port);
+  return true;
+}
+
+bool parseHandOver(const Json& json, std::vector<HandOverWish>& into) {
+  const Json::Array* wishes = json.array();
+  if (wishes == nullptr || wishes->size() > 64) return false;
+  for (const Json& each : *wishes) {
+    Reader reader(each);
+    HandOverWish wish;
+    std::vector<PortRange> ports;
+    if (!parseRanges(reader.member("ports"), ports)) return false;
+    for (const PortRange& range : ports) wish.ports.push_back({range.from, range.to});
+    const std::string kind = reader.text("kind", 16);
+    if (kind != "proxy-v2" && kind != "socks5") return false;
+    wish.kind = kind == "socks5" ? HandOverWish::Kind::kSocks5 : HandOverWish::Kind::kProxyV2;
+    if (each.member("path") != nullptr) {
+      wish.path = reader.text("path", 107);
+      if (kind != "proxy-v2" || wish.path.empty() || wish.path.front() != '/') return false;
+    } else {
+      const std::string address = reader.text("address", 64);
+      const auto port = static_cast<std::uint16_t>(reader.integer("port", 1, 65535));
+      if (!parseEndpoint(address, port, wish.proxy)) return false;
+    }
+    if (!reader.wrong().empty()) return false;
+    into.push_back(std::move(wish));
+  }
+  return true;
+}
+
 ControlMessage parseStart(const Json& json) {
   constexpr std::int64_t kMaxId = 4294967294;  // -1 is "unchanged" to the kernel
   StartMessage start;
@@ -122,6 +164,7 @@ ControlMessage parseStart(const Json& json) {
     if (idle->object() == nullptr || !seconds.wrong().empty()) reader.wrong("udpIdle");
   }
   if (const Json* refuse = json.member("refuse"); refuse != nullptr && !parseRanges(*refuse, start.refuse)) reader.wrong("refuse");
+  if (const Json* handOver = json.member("handOver"); handOver != nullptr && !parseHandOver(*handOver, start.handOver)) reader.wrong("handOver");
   if (const Json* hold = json.member("hold"); hold != nullptr && !hold->isNull()) {
     Reader options(*hold);
     start.hold.emplace();

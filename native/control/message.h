@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "capture/recorder.h"
+#include "relay/hand_over.h"
 
 namespace sluice {
 
@@ -43,6 +44,7 @@ struct StartMessage {
   std::string version;                // printable ASCII, 1..64
   bool udp = false;                   // the rest may be absent
   UdpIdle udpIdle;                    // 1..86,400 each
+  std::vector<HandOverWish> handOver; // ports sent to a proxy; at most 64
   std::vector<PortRange> refuse;      // of UDP, answered as closed; at most 1,024
 };
 struct PingMessage { std::int64_t id = 0; };

@@ -6,8 +6,10 @@
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <cerrno>
+#include <cstring>
 
 namespace sluice {
 namespace {
@@ -166,6 +168,42 @@ Upstream openUpstream(const UpstreamRequest& request) {
     result.fd = fd.release();
     return result;
   }
+}
+
+Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {
+  Upstream result;
+  Descriptor fd{::socket(proxy.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  socklen_t length = sizeof result.local.storage;
+  if (!fd || !arm(fd.get()) || (mark != 0 && !set(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(mark)))) {
+    result.error = errno;
+  } else if (::connect(fd.get(), proxy.raw(), proxy.size()) != 0 && errno != EINPROGRESS) {
+    result.error = errno;
+  } else if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) {
+    result.error = errno;
+  } else {
+    result.fd = fd.release();
+  }
+  return result;
+}
+
+Upstream openProxy(const std::string& path) {
+  Upstream result;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  Descriptor fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  if (path.size() >= sizeof address.sun_path) {
+    result.error = ENAMETOOLONG;
+    return result;
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  // A full backlog says EAGAIN at once and never tells when it is not.
+  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    result.error = errno == EAGAIN ? ECONNREFUSED : errno;
+    return result;
+  }
+  result.connected = true;
+  result.fd = fd.release();
+  return result;
 }
 
 int undelivered(int fd) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "net/descriptor.h"
@@ -46,6 +47,10 @@ struct Upstream {
 // Begins the connection to the original destination. A forwarded flow leaves with the client's address and a port of its own (the
 // client's port too would be one conntrack tuple for two connections); a local one with the address the program had.
 Upstream openUpstream(const UpstreamRequest& request);
+
+// Begins a connection to a proxy a person chose: from whatever address the route gives, so that its answers come back here.
+Upstream openProxy(const Endpoint& proxy, std::uint32_t mark);
+Upstream openProxy(const std::string& path);  // of a unix socket
 
 // What the kernel has not delivered of what was written, its end of stream included. linux/sockios.h, tcp(7).
 int undelivered(int fd);

@@ -73,13 +73,16 @@ void Worker::begin(int fd, const Endpoint& client) {
   ++total_;
   const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows;
   if (held) return adopt(flow, *held, room);
+  HandOver* via = shared_.handOverOf(server.port());
+  // What the proxy's own machine sends through us comes from the proxy, for all we can know.
+  if (via != nullptr && !flow.local && via->wish().path.empty() && via->wish().proxy.address() == client.address()) via = nullptr;
   const std::uint8_t depth = depthBehind(client, server);
   const bool loop = depth >= kLoopDepth;
 
   const int witness = shared_.witness.load(std::memory_order_relaxed);
   if (flow.local && room && !loop && witness >= 0) {  // before anything else: the program may be gone in a millisecond
     const std::uint64_t token = flow.record.id * siblings_.size() + index_;
-    if (sendQuestion(witness, WitnessQuestion{token, client, server})) {
+    if ((via == nullptr || askListener(*via)) && sendQuestion(witness, WitnessQuestion{token, client, server})) {
       flow.awaiting = true;
       awaiting_.emplace(token, &flow);
       askedBy_.emplace_back(now_ + kWitnessPatience, token);
@@ -95,17 +98,28 @@ void Worker::begin(int fd, const Endpoint& client) {
     return close(flow, CloseReason::kShed, ClosedBy::kGate);
   }
 
-  const Upstream upstream = connectUpstream(flow, depth);
-  bool watched = false;
-  if (upstream.fd >= 0) {
-    watched = watch(flow, kServer);
-  } else if (exhausted(upstream.error)) {
+  if (!watch(flow, kClient)) {
     shared_.warn(kFlowsShed);
     return close(flow, CloseReason::kShed, ClosedBy::kGate);
   }
-  if (!watch(flow, kClient) || (upstream.fd >= 0 && !watched)) {
+  if (via == nullptr) return goStraight(flow, depth);
+  flow.via = via;
+  if (!flow.local) return handTo(flow, *via);
+  flow.choosing = true;
+  if (!flow.awaiting) choose(flow, nullptr);
+}
+
+void Worker::goStraight(Flow& flow, std::uint8_t depth) { launch(flow, connectUpstream(flow, depth)); }
+
+void Worker::launch(Flow& flow, const Upstream& upstream) {
+  if (upstream.fd < 0 ? exhausted(upstream.error) : !watch(flow, kServer)) {
     shared_.warn(kFlowsShed);
     return close(flow, CloseReason::kShed, ClosedBy::kGate);
+  }
+  if (flow.greeting) {
+    if (upstream.fd < 0) return close(flow, CloseReason::kFailed, ClosedBy::kGate);
+    if (upstream.connected) greet(flow);
+    return;
   }
   if (upstream.fd < 0) return fail(flow, kServer, upstream.error);
   if (upstream.connected) onConnected(flow, now_);

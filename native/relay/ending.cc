@@ -23,6 +23,7 @@ void drop(std::vector<Item>& items, const Item& item) {
 
 // Closing a socket sends a reset where its directions have not ended, for linger is armed; where they have, nothing.
 void Worker::closeSockets(Flow& flow) {
+  endGreeting(flow);
   if (flow.inUpstreams) shared_.upstreams.erase(flow.upstream);
   flow.inUpstreams = false;
   for (Link& link : flow.side) {
@@ -69,7 +70,7 @@ void Worker::forget(Flow& flow) {
   dead_.emplace_back(&flow);  // events of this turn may still point at it
 }
 
-void Worker::release(Flow& flow) {
+void Worker::release(Flow& flow, const Program* program) {
   awaiting_.erase(flow.record.id * siblings_.size() + index_);
   flow.awaiting = false;
   switch (flow.state) {
@@ -80,6 +81,9 @@ void Worker::release(Flow& flow) {
       return forget(flow);
     case FlowState::kOpen:
       return pump(flow);
+    case FlowState::kConnecting:
+      if (flow.choosing) choose(flow, program);
+      return;
     default:
       return;
   }

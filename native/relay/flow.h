@@ -6,6 +6,7 @@
 
 #include "capture/recorder.h"
 #include "relay/buffer_pool.h"
+#include "relay/hand_over.h"
 #include "relay/pipe_pool.h"
 #include "relay/upstream_set.h"
 
@@ -51,10 +52,14 @@ struct alignas(64) Flow {
   bool awaiting = false;     // the witness was asked and has not answered: nothing of the server's reaches the client
   bool ready = false;        // queued for the next turn
   bool inUpstreams = false;
+  bool choosing = false;     // whether it is handed to `via` is known when the witness has looked
+  std::uint8_t looks = 0;    // how often that has been put off
   CloseReason reason = CloseReason::kFinished;
   ClosedBy by = ClosedBy::kNone;
   UpstreamSet::Key upstream;
   Endpoint upstreamEnd;           // our own end of the upstream connection
+  HandOver* via = nullptr;        // the proxy its port is sent to
+  std::unique_ptr<Greeting> greeting;  // what that must be told, and answer, first
   int undelivered = 0;            // draining: at the last look
   std::int64_t drainBy = 0;       // draining: when it has gone on too long without a byte delivered
   Flow* previous = nullptr;       // of all flows of the thread

@@ -29,6 +29,7 @@ void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
   if ((events & EPOLLERR) != 0) link.failed = true;
   switch (flow.state) {
     case FlowState::kConnecting:
+      if (side == kServer && flow.greeting) return greet(flow);
       if (link.failed || (side == kServer && (events & EPOLLHUP) != 0)) {
         const int error = takeError(link.fd);
         if (side == kClient || (error != ECONNRESET && error != EPIPE)) return fail(flow, side, error);

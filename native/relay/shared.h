@@ -6,15 +6,18 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "net/descriptor.h"
 #include "net/own_addresses.h"
+#include "relay/hand_over.h"
 #include "relay/held.h"
 #include "relay/upstream_set.h"
 
 namespace sluice {
 
-enum Warning : std::uint32_t { kFlowsShed = 1, kLoopRefused = 2, kWitnessLost = 4 };
+enum Warning : std::uint32_t { kHandOverUnsure = 16, kFlowsShed = 1, kLoopRefused = 2, kWitnessLost = 4 };
 
 struct RelayOptions {
   std::uint32_t uplinkMark = 0;
@@ -28,6 +31,7 @@ struct RelayShared {
   RelayOptions options;
   OwnAddresses own;
   UpstreamSet upstreams;
+  std::vector<std::unique_ptr<HandOver>> handOvers;  // set before any thread starts
   HeldTable held;
   Usher* usher = nullptr;                  // where SYNs are held; set before any thread starts
   std::atomic<std::uint64_t> nextId{1};
@@ -37,6 +41,13 @@ struct RelayShared {
   std::atomic<bool> changed{false};        // a counter did, since the control loop last looked
   Descriptor wake{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};  // of the control loop
 
+  // The proxy that port is sent to, or null.
+  [[nodiscard]] HandOver* handOverOf(std::uint16_t to) const {
+    for (const auto& each : handOvers) {
+      if (each->takes(to)) return each.get();
+    }
+    return nullptr;
+  }
   void wakeControl() const {
     const std::uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(wake.get(), &one, sizeof one);  // full means awake already

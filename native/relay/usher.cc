@@ -143,6 +143,11 @@ std::uint64_t& Usher::recent(const Syn& syn, std::uint64_t& digest) {
 }
 
 void Usher::onSyn(Syn syn) {
+  // Whether a proxy reaches its server is not for us to try first.
+  if (shared_.handOverOf(syn.server.port()) != nullptr) {
+    sender_.release(syn, own_.contains(syn.client));
+    return;
+  }
   const UpstreamSet::Key ends = UpstreamSet::key(syn.client, syn.server);
   if (const auto known = byEnds_.find(ends); known != byEnds_.end()) {
     Pending& pending = pending_.at(known->second);

@@ -16,6 +16,7 @@ namespace {
 constexpr int kEvents = 256;
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kDrainLook = 250 * kMillisecond;
+constexpr std::int64_t kWitnessPatience = 50 * kMillisecond;
 
 // Tags of what is no flow. A flow's tag is its address (64-byte aligned, never this small) plus its Side.
 constexpr std::uint64_t kMailTag = 2, kWitnessTag = 3;  // 0 and 1: the listeners
@@ -82,6 +83,7 @@ int Worker::timeout() const {
   std::int64_t until = -1;
   const auto sooner = [&](std::int64_t when) { until = until < 0 ? when : std::min(until, when); };
   if (!askedBy_.empty()) sooner(askedBy_.front().first);
+  if (!greetBy_.empty()) sooner(greetBy_.front().first);
   // Ends are announced by events; this look is for what no event tells, so it may be rare.
   if (!draining_.empty()) sooner(drainLook_);
   if (paused_) sooner(resumeAt_);
@@ -157,7 +159,7 @@ void Worker::settle(const WitnessAnswer& answer) {
   if (found == awaiting_.end()) return;  // took too long; its flow went on unnamed
   Flow& flow = *found->second;
   if (answer.program) track_.program(flow.record, *answer.program, now_);
-  release(flow);
+  release(flow, answer.program ? &*answer.program : nullptr);
 }
 
 void Worker::watchWitness() {
@@ -174,6 +176,11 @@ void Worker::onWitness() {
     if (!answer) break;
     if ((answer->token & Usher::kTokenBit) != 0) {
       if (shared_.usher != nullptr) shared_.usher->deliver(std::move(*answer));
+      continue;
+    }
+    if ((answer->token & HandOver::kTokenBit) != 0) {
+      const std::uint64_t which = answer->token & ~HandOver::kTokenBit;
+      if (which < shared_.handOvers.size()) shared_.handOvers[which]->learn(std::move(answer->program));
       continue;
     }
     const std::size_t owner = answer->token % siblings_.size();
@@ -194,8 +201,17 @@ void Worker::expire() {
   while (!askedBy_.empty() && askedBy_.front().first <= now_) {
     const std::uint64_t token = askedBy_.front().second;
     askedBy_.pop_front();
-    if (const auto found = awaiting_.find(token); found != awaiting_.end()) release(*found->second);
+    const auto found = awaiting_.find(token);
+    if (found == awaiting_.end()) continue;
+    // Where a flow goes is worth a longer wait than how it is named.
+    constexpr std::uint8_t kMoreLooks = 20;
+    if (Flow& flow = *found->second; flow.choosing && ++flow.looks < kMoreLooks) {
+      askedBy_.emplace_back(now_ + kWitnessPatience, token);
+    } else {
+      release(flow);
+    }
   }
+  expireGreetings();
   if (!draining_.empty() && now_ >= drainLook_) {
     drainLook_ = now_ + kDrainLook;
     // checkDrained() takes flows out of the list, so a copy is walked.

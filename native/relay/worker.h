@@ -70,6 +70,16 @@ class Worker {
   bool watch(Flow& flow, Side side);
   std::uint8_t depthBehind(const Endpoint& client, const Endpoint& server) const;  // the relay's own connections that lead to this one
   Upstream connectUpstream(Flow& flow, std::uint8_t depth);
+  void launch(Flow& flow, const Upstream& upstream);               // its connection has been begun
+  void goStraight(Flow& flow, std::uint8_t depth);
+
+  // handing.cc
+  bool askListener(const HandOver& via);                           // who it is, before anything can come from it
+  void choose(Flow& flow, const Program* program);
+  void handTo(Flow& flow, HandOver& via);
+  void greet(Flow& flow);
+  void endGreeting(Flow& flow);
+  void expireGreetings();
 
   // pump.cc
   void onEvent(Flow& flow, Side side, std::uint32_t events);
@@ -88,7 +98,7 @@ class Worker {
   void forget(Flow& flow);
   void checkEnd(Flow& flow);
   void checkDrained(Flow& flow);
-  void release(Flow& flow);                                     // the witness has looked, or took too long
+  void release(Flow& flow, const Program* program = nullptr);                                     // the witness has looked, or took too long
   void resetAll();
 
   RelayShared& shared_;
@@ -110,6 +120,8 @@ class Worker {
   std::vector<Flow*> ready_, draining_;
   std::unordered_map<std::uint64_t, Flow*> awaiting_;
   std::deque<std::pair<std::int64_t, std::uint64_t>> askedBy_;  // when a question has taken too long, and its token
+  std::unordered_map<std::uint64_t, Flow*> greetings_;          // by flow id
+  std::deque<std::pair<std::int64_t, std::uint64_t>> greetBy_;  // when a proxy has taken too long, and the flow's id
   bool paused_ = false, stopping_ = false;
   std::int64_t resumeAt_ = 0, drainLook_ = 0;
   std::uint64_t active_ = 0, total_ = 0, bytes_ = 0;

@@ -54,6 +54,19 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  const std::string withProxies = start.substr(0, start.size() - 1) +
+      R"(,"handOver":[{"ports":[{"from":80,"to":81}],"kind":"socks5","address":"::1","port":1080},{"ports":[{"from":443,"to":443}],"kind":"proxy-v2","path":"/run/x"}]})";
+  const ControlMessage proxiesMessage = parseControlLine(withProxies);
+  CHECK_EQ(proxiesMessage.index(), kStart);
+  const auto& proxies = std::get<StartMessage>(proxiesMessage).handOver;
+  CHECK(proxies.size() == 2 && proxies[0].kind == HandOverWish::Kind::kSocks5 && proxies[0].proxy.address() == "::1" && proxies[0].proxy.port() == 1080);
+  CHECK(proxies[0].ports[0].to == 81 && proxies[1].kind == HandOverWish::Kind::kProxyV2 && proxies[1].path == "/run/x");
+  for (const auto& [good, bad] : std::map<std::string, std::string>{
+           {"\"::1\"", "\"localhost\""}, {"\"socks5\"", "\"tproxy\""}, {"1080", "0"}, {"/run/x", "run/x"}, {"/run/x", "/" + std::string(107, 'x')}, {"\"proxy-v2\"", "\"socks5\""}}) {
+    std::string line = withProxies;
+    line.replace(line.find(good), good.size(), bad);
+    is(line, kMalformed);
+  }
   CHECK_EQ(*read.segmentBytes, 7U);
   CHECK(!read.ring);
   const std::map<std::string, std::string> spoilt = {{"\"uid\":1000", "\"uid\":4294967295"},     {"\"uid\":1000", "\"uid\":-1"},

@@ -72,7 +72,10 @@ std::optional<SocketFacts> decodeDiagReply(std::span<const std::byte> reply, con
   if (header.nlmsg_len > reply.size() || header.nlmsg_len < NLMSG_HDRLEN + sizeof body) return std::nullopt;
   if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY || header.nlmsg_seq != sequence) return std::nullopt;
   std::memcpy(&body, reply.data() + NLMSG_HDRLEN, sizeof body);
-  if (body.idiag_state == TCP_LISTEN) return std::nullopt;
+  // Port 0 is nobody's, so the kernel has found who listens, on that address or on all; else it has not found what was asked for.
+  const bool listens = body.idiag_state == TCP_LISTEN;
+  if (listens != (server.port() == 0)) return std::nullopt;
+  if (listens) return body.id.idiag_sport == htons(client.port()) ? std::optional(SocketFacts{body.idiag_inode, body.idiag_uid}) : std::nullopt;
   if (body.id.idiag_sport != htons(client.port()) || body.id.idiag_dport != htons(server.port())) return std::nullopt;
   if (!sameAddress(client, body.idiag_family, body.id.idiag_src) || !sameAddress(server, body.idiag_family, body.id.idiag_dst)) return std::nullopt;
   return SocketFacts{body.idiag_inode, body.idiag_uid};

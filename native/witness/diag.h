@@ -17,6 +17,7 @@ struct SocketFacts { std::uint32_t inode, uid; };  // inode 0: the program has c
 // The IPv4 endpoint inside an IPv4-mapped one (RFC 4291, 2.5.5.2), else the same: the kernel files such a socket under AF_INET.
 Endpoint unmapped(const Endpoint& endpoint);
 
+// `server` with port 0: who listens at `client`.
 std::string encodeDiagRequest(const Endpoint& client, const Endpoint& server, std::uint32_t sequence);
 
 // The answer to it. None: an error, another socket (the kernel falls back to a listener on the same port), or not a reply to `sequence`.

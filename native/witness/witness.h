@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-struct WitnessQuestion { std::uint64_t token; Endpoint client, server; };           // a TCP flow whose client is a socket of this machine
+struct WitnessQuestion { std::uint64_t token; Endpoint client, server; };           // a TCP flow whose client is a socket of this machine; server port 0: who listens at `client`
 struct WitnessAnswer { std::uint64_t token; std::optional<Program> program; };      // none: it was gone, or not of this machine
 
 // Both ends of the channel are SOCK_SEQPACKET messages of a fixed binary layout, at most 8 KiB; the relay's end is non-blocking.

@@ -22,7 +22,7 @@ const gapReasons: Readonly<Record<string, string>> = {
 }
 
 /** The conversation: between whom, what, how it ended. */
-export function flowFacts({ row, upstream, exchangeCount, decodeError }: FlowDetails): Fact[] {
+export function flowFacts({ row, upstream, via, exchangeCount, decodeError }: FlowDetails): Fact[] {
   const facts: Fact[] = []
   const name = nameOf(row)
   if (name !== undefined) facts.push({ name: 'Server', value: name, note: row.tls?.sni === name ? 'named in the TLS hello' : row.quic?.sni === name ? 'named in the QUIC hello' : 'named in the Host header', copy: name })
@@ -30,6 +30,7 @@ export function flowFacts({ row, upstream, exchangeCount, decodeError }: FlowDet
     { name: name === undefined ? 'Server' : 'Address', value: formatEndpoint(row.server), copy: formatEndpoint(row.server) },
     { name: 'Client', value: formatEndpoint(row.client), note: row.scope === 'local' ? 'this computer' : 'routed through this computer', copy: formatEndpoint(row.client) },
   )
+  if (via !== undefined) facts.push({ name: 'Handed to', value: via })
   if (upstream !== undefined) facts.push({ name: 'Upstream from', value: formatEndpoint(upstream), note: upstream.address === row.client.address ? 'the server sees the client’s own address' : undefined })
   const url = urlOf(row)
   if (url !== undefined) facts.push({ name: exchangeCount > 1 ? 'Last URL' : 'URL', value: url, copy: url })

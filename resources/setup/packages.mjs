@@ -14,7 +14,7 @@ export const forDemo = ['curl', 'git', 'nginx-light', 'redis-server', 'redis-too
 /** What the tests need besides all that. */
 export const forTesting = [
   'xvfb', 'xauth', 'dbus', 'dbus-x11', 'libglib2.0-bin', 'polkitd', 'pkexec', 'xfce4-panel', 'imagemagick', 'x11-utils', 'xdotool', 'socat', 'netcat-openbsd', 'clang-14', 'libclang-rt-14-dev', 'llvm-14',
-  'conntrack', 'bind9-dnsutils', 'dnsmasq-base', 'groff-base',
+  'conntrack', 'bind9-dnsutils', 'dnsmasq-base', 'groff-base', 'haproxy', 'microsocks',
 ]
 /** Peers of the benchmark. */
 export const forBench = ['haproxy', 'squid', 'mitmproxy']

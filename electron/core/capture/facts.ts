@@ -28,6 +28,8 @@ export const factShape = v.variant('t', [
     uid: number32, user: v.string(), time, ...again,
   }),
   v.object({ t: v.literal('connected'), id, upstream: endpoint, time, ...again }),
+  /** It goes to a proxy instead of to its server. */
+  v.object({ t: v.literal('handed'), id, via: v.union([v.object({ kind: v.string(), address: v.pipe(v.string(), v.maxLength(64)), port: number32 }), v.object({ kind: v.string(), path: v.pipe(v.string(), v.maxLength(200)) })]), time, ...again }),
   v.object({ t: v.literal('gap'), id, direction: v.picklist(['up', 'down']), bytes: count, datagrams: v.optional(count), reason: v.picklist(gapReasons), time }),
   v.object({
     t: v.literal('close'), id, time, reason: v.picklist(closeReasons), closedBy: v.picklist(['client', 'server', 'gate', 'none']),

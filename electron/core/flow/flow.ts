@@ -166,6 +166,8 @@ export interface HttpExchange {
 export interface FlowDetails {
   readonly row: FlowRow
   readonly process?: ProcessInfo
+  /** The proxy it was handed to instead of going to its server, as `sluice plan` writes it: "socks5:127.0.0.1:1080". */
+  readonly via?: string
   /** Address and port the relay spoke to the server from. */
   readonly upstream?: Endpoint
   readonly connectedAt?: Nanoseconds

@@ -1,4 +1,5 @@
 import { formatPorts } from './formatPorts.ts'
+import type { ProxyTarget } from './handOver.ts'
 import type { InterceptionPlan, PortRange } from './plan.ts'
 
 /** The plan in plain sentences, for a person who decides whether to open the gate. */
@@ -8,6 +9,7 @@ export function describePlan(plan: InterceptionPlan): string[] {
   if (plan.refuse.length > 0) {
     sentences.push(`What comes for ${named('UDP', plan.refuse)} is refused (“port unreachable”), so that programs which can fall back to TCP.`)
   }
+  for (const { ports, to } of plan.handOver) sentences.push(`What is meant for ${named('TCP', ports)} goes to ${describeTarget(to)} instead, which reaches the servers; what that sends on itself goes straight.`)
   if (plan.scope.includes('local')) sentences.push(describeLocal(plan))
   else sentences.push('Programs on this computer are left alone.')
   if (plan.scope.includes('forwarded')) {
@@ -26,6 +28,12 @@ export function describePlan(plan: InterceptionPlan): string[] {
 function named(transport: 'TCP' | 'UDP', ranges: readonly PortRange[]): string {
   const one = ranges.length === 1 && ranges[0]?.from === ranges[0]?.to
   return `${transport} ${one ? 'port' : 'ports'} ${formatPorts(ranges).replaceAll(',', ', ')}`
+}
+
+function describeTarget(to: ProxyTarget): string {
+  const kind = to.kind === 'socks5' ? 'the SOCKS server' : 'the proxy (told by PROXY protocol)'
+  if ('path' in to) return `${kind} at ${to.path}`
+  return `${kind} at ${to.address.includes(':') ? `[${to.address}]` : to.address}:${to.port}`
 }
 
 function seconds(count: number): string {

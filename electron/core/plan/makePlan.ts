@@ -1,4 +1,5 @@
 import { Failure } from '../contract/failure.ts'
+import { parseHandOver } from './handOver.ts'
 import { parsePlan } from './parsePlan.ts'
 import { parsePorts } from './parsePorts.ts'
 import { defaultMarks, defaultRelayPort, defaultTable, defaultUdpIdle, type BackendChoice, type InterceptionPlan, type PortRange, type Scope, type UdpIdle } from './plan.ts'
@@ -12,6 +13,8 @@ export interface PlanWish {
   readonly udpIdle?: Partial<UdpIdle>
   /** Default: true. */
   readonly hold?: boolean
+  /** Each as `parseHandOver` reads it; its ports need not stand in `tcp` as well. */
+  readonly send?: readonly string[]
   /** Default: both. */
   readonly scope?: readonly Scope[]
   readonly interfaces?: readonly string[]
@@ -40,6 +43,7 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     refuse: portsOrNone(wish.refuse ?? ''),
     udpIdle: { ...defaultUdpIdle, ...wish.udpIdle },
     hold: wish.hold ?? true,
+    handOver: (wish.send ?? []).map(parseHandOver),
     scope: wish.scope ?? ['local', 'forwarded'],
     interfaces: wish.interfaces ?? [],
     users: wish.users ?? [],

@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 
 import { Failure } from '../contract/failure.ts'
+import { parseHandOvers } from './handOver.ts'
 import { mergePorts } from './mergePorts.ts'
 import { mergeCidrs, parseCidr } from './parseCidr.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
@@ -18,15 +19,18 @@ export function parsePlan(input: unknown): InterceptionPlan {
     throw new Failure('bad-plan', `The plan is malformed at ${v.getDotPath(issue) ?? 'its root'}`, issue.message)
   }
   const plan = shaped.output
-  if (plan.tcp.length + plan.udp.length + plan.refuse.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
+  const handOver = parseHandOvers(plan.handOver)
+  if (plan.tcp.length + plan.udp.length + plan.refuse.length + handOver.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
   return {
     version: 1,
-    tcp: canonicalPorts(plan.tcp),
+    // What is sent to a proxy must be taken first.
+    tcp: canonicalPorts([...plan.tcp, ...handOver.flatMap(({ ports }) => ports)]),
     // What is refused must be taken first.
     udp: canonicalPorts([...plan.udp, ...plan.refuse]),
     refuse: canonicalPorts(plan.refuse),
     udpIdle: { dns: plan.udpIdle.dns, quic: plan.udpIdle.quic, other: plan.udpIdle.other },
     hold: plan.hold,
+    handOver,
     scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
     interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),
     users: [...new Set(plan.users)].sort((a, b) => a - b),

@@ -1,10 +1,11 @@
 import * as v from 'valibot'
 
-/** An inclusive range of ports, 1..65535, from <= to. */
-export interface PortRange {
-  readonly from: number
-  readonly to: number
-}
+import { handOverShape } from './handOver.ts'
+import type { HandOver } from './handOver.ts'
+import { portRange as range } from './portRange.ts'
+import type { PortRange } from './portRange.ts'
+
+export type { PortRange } from './portRange.ts'
 
 /** `local`: this computer's own programs (output). `forwarded`: devices, containers and VMs routed through it (prerouting). */
 export type Scope = 'local' | 'forwarded'
@@ -34,6 +35,8 @@ export interface InterceptionPlan {
    * accepted first and reset when its server cannot be reached.
    */
   readonly hold: boolean
+  /** TCP ports whose flows go to a proxy a person already runs, recorded on the way. Always within `tcp`, each port once. */
+  readonly handOver: readonly HandOver[]
   /** At least one, in the order local, forwarded. */
   readonly scope: readonly Scope[]
   /** Names of incoming interfaces for `forwarded`; empty: every one but lo. */
@@ -62,7 +65,6 @@ export const defaultUdpIdle: UdpIdle = { dns: 10, quic: 60, other: 60 }
 export const routeProtocol = 77
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))
-const range = v.strictObject({ from: port, to: port })
 const idle = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(86_400))
 const mark = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff))
 
@@ -73,6 +75,7 @@ export const planShape = v.strictObject({
   udp: v.pipe(v.array(range), v.maxLength(4096)),
   // Absent from the session files of 0.1.
   refuse: v.optional(v.pipe(v.array(range), v.maxLength(4096)), []),
+  handOver: v.optional(v.pipe(v.array(handOverShape), v.maxLength(64)), []),
   udpIdle: v.optional(v.strictObject({ dns: idle, quic: idle, other: idle }), defaultUdpIdle),
   hold: v.optional(v.boolean(), true),
   scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),

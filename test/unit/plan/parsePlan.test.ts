@@ -22,7 +22,7 @@ function codeOf(act: () => unknown): string {
 describe('makePlan', () => {
   test('fills in everything, both scopes included', () => {
     expect(good).toEqual({
-      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, scope: ['local', 'forwarded'], interfaces: [], users: [], cgroups: [], exclude: [],
+      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, handOver: [], scope: ['local', 'forwarded'], interfaces: [], users: [], cgroups: [], exclude: [],
       backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701,
     })
   })

@@ -1,0 +1,110 @@
+import * as v from 'valibot'
+
+import { Failure } from '../contract/failure.ts'
+import { formatPorts } from './formatPorts.ts'
+import { mergePorts } from './mergePorts.ts'
+import { parseCidr } from './parseCidr.ts'
+import { parsePorts } from './parsePorts.ts'
+import { portRange } from './portRange.ts'
+import type { PortRange } from './portRange.ts'
+
+/** A proxy a person already runs. `proxy-v2`: HAProxy's PROXY protocol, version 2. `socks5`: RFC 1928 without authentication. */
+export type ProxyTarget =
+  | { readonly kind: 'proxy-v2' | 'socks5'; readonly address: string; readonly port: number }
+  | { readonly kind: 'proxy-v2'; readonly path: string }
+
+/** TCP flows to these ports go to a proxy instead of to their server. */
+export interface HandOver {
+  readonly ports: readonly PortRange[]
+  readonly to: ProxyTarget
+}
+
+/** Longest path of a unix socket, in bytes: sun_path without its end, unix(7). */
+const longestPath = 107
+
+const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))
+/** Shape only; meaning is `parseHandOvers`'s. */
+export const handOverShape = v.strictObject({
+  ports: v.pipe(v.array(portRange), v.minLength(1), v.maxLength(1024)),
+  to: v.union([
+    v.strictObject({ kind: v.picklist(['proxy-v2', 'socks5']), address: v.pipe(v.string(), v.maxLength(64)), port }),
+    v.strictObject({ kind: v.literal('proxy-v2'), path: v.pipe(v.string(), v.maxLength(longestPath)) }),
+  ]),
+})
+
+/**
+ * Canonical: ports merged, addresses in one form, sorted by port.
+ * @throws Failure `bad-plan`: a port sent to two proxies, an address or a path that is none. `bad-ports`: a range that runs backwards.
+ */
+export function parseHandOvers(wishes: readonly HandOver[]): HandOver[] {
+  const parsed = wishes.map(({ ports, to }) => ({ ports: canonicalPorts(ports), to: parseTarget(to) }))
+  parsed.sort((a, b) => (a.ports[0]?.from ?? 0) - (b.ports[0]?.from ?? 0))
+  const all = parsed.flatMap(({ ports }) => ports).sort((a, b) => a.from - b.from)
+  for (const [index, { from }] of all.entries()) {
+    if (index > 0 && from <= (all[index - 1]?.to ?? 0)) throw new Failure('bad-plan', `Port ${from} is sent to two proxies`)
+  }
+  return parsed
+}
+
+function canonicalPorts(ranges: readonly PortRange[]): PortRange[] {
+  for (const { from, to } of ranges) if (from > to) throw new Failure('bad-ports', `"${from}-${to}" runs backwards: write ${to}-${from}`)
+  return mergePorts(ranges)
+}
+
+function parseTarget(to: ProxyTarget): ProxyTarget {
+  if ('path' in to) {
+    if (!to.path.startsWith('/') || /[\0-\x1f\x7f]/.test(to.path)) throw new Failure('bad-plan', `A proxy's socket needs an absolute path, not ${JSON.stringify(to.path)}`)
+    if (byteLength(to.path) > longestPath) throw new Failure('bad-plan', `The path of a socket is at most ${longestPath} bytes long`)
+    return { kind: to.kind, path: to.path }
+  }
+  if (to.address.includes('/')) throw new Failure('bad-plan', `${JSON.stringify(to.address)} is no address of a proxy`)
+  return { kind: to.kind, address: addressOf(to.address), port: to.port }
+}
+
+function addressOf(text: string): string {
+  try {
+    return parseCidr(text).text.replace(/\/.*$/, '')
+  } catch {
+    throw new Failure('bad-plan', `${JSON.stringify(text.slice(0, 64))} is no address of a proxy: write for example 127.0.0.1 or [::1]`)
+  }
+}
+
+/** In UTF-8; a lone surrogate becomes a replacement of three bytes. */
+function byteLength(text: string): number {
+  let length = 0
+  for (const character of text) {
+    const code = character.codePointAt(0) ?? 0
+    length += code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x1_0000 ? 3 : 4
+  }
+  return length
+}
+
+/**
+ * `80,8080=proxy2:127.0.0.1:8888`, `1080-1090=socks5:[::1]:1080`, `443=proxy2:/run/x.sock`.
+ * @throws Failure `bad-plan` or `bad-ports`, one line that says what is wrong.
+ */
+export function parseHandOver(text: string): HandOver {
+  const shown = JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
+  const [, ports, kind, where = ''] = /^([^=]*)=([a-z0-9-]+):(.*)$/.exec(text) ?? []
+  if (ports === undefined) throw new Failure('bad-plan', `${shown} sends nothing anywhere: write for example 80,8080=proxy2:127.0.0.1:8888`)
+  if (kind !== 'proxy2' && kind !== 'socks5') throw new Failure('bad-plan', `${shown}: a proxy is spoken to by proxy2 or socks5`)
+  const ranges = parsePorts(ports)
+  if (where.startsWith('/')) {
+    if (kind === 'socks5') throw new Failure('bad-plan', `${shown}: a SOCKS server is reached by address and port`)
+    return { ports: ranges, to: parseTarget({ kind: 'proxy-v2', path: where }) }
+  }
+  const [, six, four, number] = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(where) ?? []
+  const address = six ?? four
+  if (address === undefined || Number(number) < 1 || Number(number) > 65_535) throw new Failure('bad-plan', `${shown}: write the proxy as 127.0.0.1:8888, [::1]:8888 or the path of its socket`)
+  return { ports: ranges, to: parseTarget({ kind: kind === 'proxy2' ? 'proxy-v2' : 'socks5', address, port: Number(number) }) }
+}
+
+/** The inverse of `parseHandOver` for canonical ones. */
+export function formatHandOver({ ports, to }: HandOver): string {
+  return `${formatPorts(ports)}=${formatTarget(to)}`
+}
+export function formatTarget(to: ProxyTarget): string {
+  const kind = to.kind === 'socks5' ? 'socks5' : 'proxy2'
+  if ('path' in to) return `${kind}:${to.path}`
+  return `${kind}:${to.address.includes(':') ? `[${to.address}]` : to.address}:${to.port}`
+}

@@ -1,0 +1,77 @@
+// "Send these ports to" a proxy that is there already: how it is reached and told where the client wanted to go.
+//
+// PROXY protocol v2: haproxy.org, doc/proxy-protocol.txt, 2.2. SOCKS5: RFC 1928, without authentication, CONNECT to an address.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "capture/recorder.h"
+#include "net/socket.h"
+
+namespace sluice {
+
+struct HandOverWish {
+  enum class Kind : std::uint8_t { kProxyV2, kSocks5 };
+  struct Range { std::uint16_t from = 0, to = 0; };
+  std::vector<Range> ports;      // of original destinations, TCP
+  Kind kind = Kind::kProxyV2;
+  Endpoint proxy;                // unless there is a path
+  std::string path;              // of a unix socket, for PROXY v2; absolute, at most 107 bytes
+};
+
+class HandOver {
+ public:
+  // In the token of a question to the witness: who is the proxy of that index?
+  static constexpr std::uint64_t kTokenBit = std::uint64_t{1} << 62U;
+
+  explicit HandOver(HandOverWish wish);
+
+  [[nodiscard]] const HandOverWish& wish() const { return wish_; }
+  [[nodiscard]] bool takes(std::uint16_t port) const;
+  // The proxy as a JSON object, for the record. Lives as long as this does.
+  [[nodiscard]] const std::string& name() const { return name_; }
+
+  // Begins a connection to it, marked so that no rule takes it.
+  [[nodiscard]] Upstream connect(std::uint32_t mark) const;
+
+  // Who listens there, as far as known: written by the one thread that hears the witness, read by all.
+  void learn(std::optional<Program> program);
+  // Whether a program is the proxy itself, a worker or the master of it. What it sends on must not be handed to it again.
+  enum class Same : std::uint8_t { kNo, kYes, kUnknown };
+  [[nodiscard]] Same same(const Program& program, std::uint32_t mark);
+
+ private:
+  HandOverWish wish_;
+  std::string name_;
+  std::mutex mutex_;
+  bool asked_ = false;
+  std::optional<Program> program_;
+};
+
+// What is said on a fresh connection to the proxy before the flow's own bytes, and what must be answered. Never takes a byte beyond.
+class Greeting {
+ public:
+  Greeting(HandOverWish::Kind kind, const Endpoint& client, const Endpoint& server);
+
+  enum class Outcome : std::uint8_t { kMore, kDone, kRefused, kUnreachable, kTimedOut, kFailed };
+  // As far as the socket lets it, now that it may be written or read. Non-blocking.
+  Outcome step(int fd);
+
+ private:
+  enum class Stage : std::uint8_t { kHeader, kMethod, kReplyHead, kReplyRest, kDone };
+  [[nodiscard]] Outcome answered();
+
+  std::array<std::byte, 300> out_{}, in_{};
+  std::size_t toSend_ = 0, sent_ = 0, wanted_ = 0, got_ = 0;
+  std::array<std::byte, 32> request_{};  // of SOCKS, to follow the method
+  std::size_t requestSize_ = 0;
+  Stage stage_ = Stage::kHeader;
+};
+
+}  // namespace sluice

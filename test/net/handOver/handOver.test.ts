@@ -1,0 +1,152 @@
+import { mkdtempSync, chmodSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import type { FlowDetails } from '#core/flow/flow.ts'
+import { Session } from '#session/session.ts'
+import type { LabProcess } from '#test/lab/labProcess.ts'
+import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
+import type { Lab, Place } from '#test/lab/makeLab.ts'
+import { makeProgramFolder, openGate, startTestHelper } from '#test/net/helper/harness.ts'
+import type { TestHelper } from '#test/net/helper/harness.ts'
+
+// Real proxies on the router, as a person runs them: HAProxy (PROXY protocol v2 over TCP and a unix socket) and microsocks (SOCKS5). They reach the server themselves, through
+// the very gate that sends to them.
+
+let programs: Awaited<ReturnType<typeof makeProgramFolder>>
+let lab: Lab
+let helper: TestHelper
+let folder: string
+
+beforeAll(async () => {
+  programs = await makeProgramFolder()
+})
+afterAll(() => programs.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  folder = mkdtempSync(join(tmpdir(), 'sluice-hand-'))
+  chmodSync(folder, 0o755)
+  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  helper = startTestHelper(lab, programs)
+})
+afterEach(async () => {
+  helper.kill()
+  await lab.remove()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+/** HAProxy that goes where the PROXY header says (server address 0.0.0.0), and logs whom it heard of. */
+async function startHaproxy(): Promise<LabProcess> {
+  const config = join(folder, 'haproxy.cfg')
+  writeFileSync(config, `global
+  log stdout format raw local0
+defaults
+  mode tcp
+  log global
+  log-format "via %ci %cp %[dst] %[dst_port]"
+  timeout connect 5s
+  timeout client 10s
+  timeout server 10s
+frontend f
+  bind 127.0.0.1:8888 accept-proxy
+  bind ${join(folder, 'x.sock')} accept-proxy mode 666
+  default_backend b
+backend b
+  server orig 0.0.0.0
+`)
+  const haproxy = lab.spawn('router', ['haproxy', '-db', '-f', config])
+  await untilListening('127.0.0.1:8888')
+  return haproxy
+}
+
+async function startSocks(address: string, shown: string): Promise<void> {
+  lab.spawn('router', ['microsocks', '-i', address, '-p', '1080'])
+  await untilListening(`${shown}:1080`)
+}
+
+async function untilListening(where: string): Promise<void> {
+  for (;;) {
+    if ((await lab.exec('router', ['ss', '-Hltn'])).stdout.includes(` ${where} `)) return
+  }
+}
+
+async function ask(from: Place, address: string, port: number): Promise<Record<string, unknown>> {
+  const { stdout } = await lab.exec(from, [process.execPath, 'test/lab/peer.mjs', 'ask', address, String(port)])
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as Record<string, unknown>
+}
+
+async function flowsOf(session: string): Promise<FlowDetails[]> {
+  const opened = Session.open(session, false, { changed: () => undefined })
+  await opened.finish()
+  const details = [...opened.flows('')].map(({ id }) => opened.details(id))
+  await opened.close()
+  return details
+}
+const shape = ({ row, via }: FlowDetails): unknown => ({ scope: row.scope, state: row.state, ...(via === undefined ? {} : { via }), ...(row.process === undefined ? {} : { by: row.process.name }) })
+const sorted = (shapes: unknown[]): string[] => shapes.map((each) => JSON.stringify(each)).sort()
+
+describe('HAProxy by PROXY protocol v2', () => {
+  test.each(['tcp', 'unix'] as const)('over %s: forwarded and local, both families; it hears of the client, and its own connections go straight', async (over) => {
+    const haproxy = await startHaproxy()
+    const to = over === 'tcp' ? '127.0.0.1:8888' : join(folder, 'x.sock')
+    const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: [`8080=proxy2:${to}`] })
+    for (const from of ['client', 'router'] as const) {
+      for (const family of ['ipv4', 'ipv6'] as const) {
+        const addresses = labAddresses[family]
+        const answer = await ask(from, addresses.server, 8080)
+        // The server sees the proxy, as it would without a gate.
+        expect(answer, `${from} ${family}`).toMatchObject({ ok: true, server: 'origin', seenAddress: addresses.routerToServer, echo: 'hello' })
+        const heard = from === 'client' ? addresses.client : addresses.routerToServer
+        await haproxy.line((line) => line.startsWith(`via ${heard} ${String(answer['localPort'])} ${addresses.server} 8080`))
+      }
+    }
+    await helper.request('close', {})
+    const via = `proxy2:${to}`
+    expect(sorted((await flowsOf(session)).map(shape))).toEqual(sorted([
+      ...[1, 2].map(() => ({ scope: 'forwarded', state: 'finished', via })),
+      ...[1, 2].map(() => ({ scope: 'local', state: 'finished', via, by: 'node' })),
+      ...[1, 2, 3, 4].map(() => ({ scope: 'local', state: 'finished', by: 'haproxy' })),
+    ]))
+  })
+
+  test('a proxy that is not there: the client is told by a reset, the record says which', async () => {
+    const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: ['8080=proxy2:127.0.0.1:8888'] })
+    for (const from of ['client', 'router'] as const) expect(await ask(from, labAddresses.ipv4.server, 8080)).toMatchObject({ ok: false, error: 'ECONNRESET' })
+    await helper.request('close', {})
+    expect((await flowsOf(session)).map(({ row, via }) => [row.state, row.closedBy, via])).toEqual([1, 2].map(() => ['failed', 'gate', 'proxy2:127.0.0.1:8888']))
+  })
+})
+
+describe('microsocks by SOCKS5', () => {
+  test.each([['127.0.0.1', '127.0.0.1'], ['::1', '[::1]']] as const)('at %s: forwarded and local, both families', async (address, shown) => {
+    await startSocks(address, shown)
+    const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: [`8080=socks5:${shown}:1080`] })
+    for (const from of ['client', 'router'] as const) {
+      for (const family of ['ipv4', 'ipv6'] as const) {
+        // Not `ask`: microsocks ends both directions at the end of one.
+        const talk = lab.peer(from, 'talk', labAddresses[family].server, '8080')
+        await talk.event(({ event, line }) => event === 'line' && String(line).startsWith(`origin ${labAddresses[family].routerToServer} `))
+        talk.write('send hello')
+        await talk.event(({ event, line }) => event === 'line' && line === 'hello')
+        talk.write('end')
+        await talk.event(({ event }) => event === 'close')
+      }
+    }
+    await helper.request('close', {})
+    const flows = await flowsOf(session)
+    expect(flows.filter(({ via }) => via === `socks5:${shown}:1080`)).toHaveLength(4)
+    expect(flows.filter(({ via, row }) => via === undefined && row.process?.name === 'microsocks')).toHaveLength(4)
+    // What is recorded is what the client said and heard, nothing of SOCKS.
+    for (const { row } of flows) expect(row.bytesUp).toBe('hello\n'.length)
+  })
+
+  test('a server that refuses is told as refused', async () => {
+    await startSocks('127.0.0.1', '127.0.0.1')
+    const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: ['8081=socks5:127.0.0.1:1080'], scope: ['forwarded'] })
+    expect(await ask('client', labAddresses.ipv4.server, 8081)).toMatchObject({ ok: false, error: 'ECONNRESET' })
+    await helper.request('close', {})
+    expect((await flowsOf(session)).filter(({ via }) => via !== undefined).map(({ row }) => [row.state, row.closedBy])).toEqual([['refused', 'server']])
+  })
+})
