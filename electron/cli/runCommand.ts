@@ -8,12 +8,13 @@ import { exportCommand } from './exportCommand.ts'
 import { failureLine, statusOf } from './failures.ts'
 import { flowsCommand } from './flowsCommand.ts'
 import type { Output } from './output.ts'
+import { logCommand } from './logCommand.ts'
 import { permissionCommand } from './permissionCommand.ts'
 import { planCommand } from './planCommand.ts'
 import { showCommand } from './showCommand.ts'
 import { version } from './version.ts'
 
-export const commands: readonly Command[] = [doctorCommand, planCommand, captureCommand, flowsCommand, showCommand, exportCommand, cleanupCommand, permissionCommand]
+export const commands: readonly Command[] = [doctorCommand, planCommand, captureCommand, flowsCommand, showCommand, exportCommand, cleanupCommand, logCommand, permissionCommand]
 
 function find(name: string): Command {
   const found = commands.find((command) => command.name === name)

@@ -2,9 +2,10 @@ import { spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 
+import { actionFileName } from '#core/contract/actionLog.ts'
+
 import { sudoPerson } from './sessionFolder.ts'
 
-export const actionFileName = 'actions.log'
 /** A helper gone mad must not fill the person's disk. */
 const limit = 4 << 20
 const patience = 2000

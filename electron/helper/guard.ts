@@ -78,7 +78,8 @@ export function runGuard(): void {
         logFor(journal.person)
         namespace = output.namespace
         process.stdout.write('watching\n')
-      } else if (output.tell === 'end') toEnd.push(output.process)
+      } else if (output.tell === 'beat') process.stdout.write('alive\n')
+      else if (output.tell === 'end') toEnd.push(output.process)
       else if (output.tell === 'done') process.exit(0)
     },
     tooLong: () => void act(),

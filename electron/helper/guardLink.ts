@@ -11,6 +11,8 @@ import { toolEnvironment } from './runTool.ts'
 
 const beatEvery = 1000
 const readyWithin = 10_000
+/** Beats without an answer: a guard that is frozen guards nothing, so it is ended and another one takes its place. */
+const silenceLimit = 5
 
 /** The helper's end of its guard. Beats from the moment it watches until `done`, by a timer that no step of opening or closing holds up. */
 export class GuardLink {
@@ -19,10 +21,12 @@ export class GuardLink {
   #dead = false
   #done = false
   #beat: NodeJS.Timeout | undefined
+  #unanswered = 0
 
   private constructor(child: ChildProcess, onDeath: () => void) {
     this.#child = child
     child.stdin?.on('error', () => undefined)
+    child.stdout?.on('data', () => (this.#unanswered = 0))
     this.#gone = new Promise((resolve) => {
       child.once('exit', () => {
         this.#dead = true
@@ -51,7 +55,7 @@ export class GuardLink {
     let started = false
     const link = new GuardLink(child, () => started && onDeath())
     link.#tell({ tell: 'watch', namespace, journal })
-    link.#beat = setInterval(() => link.#tell({ tell: 'beat' }), beatEvery)
+    link.#beat = setInterval(() => link.#beatOnce(), beatEvery)
     try {
       await new Promise<void>((resolve, reject) => {
         const give = (why: string): void => reject(new Failure('internal', why))
@@ -86,6 +90,12 @@ export class GuardLink {
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), 2000)
     await this.#gone
     clearTimeout(timer)
+  }
+
+  /** Counted in beats, not by the clock: a suspend freezes both of us. */
+  #beatOnce(): void {
+    if (++this.#unanswered > silenceLimit) this.#child.kill('SIGKILL')
+    else this.#tell({ tell: 'beat' })
   }
 
   #tell(message: GuardTell): void {

@@ -25,7 +25,7 @@ import { RuleWatch } from './ruleWatch.ts'
 import type { RuleWatchOptions } from './ruleWatch.ts'
 import { makeRuleKeeper } from './ruleKeeper.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
-import { networkNamespace, readJournal, removeJournal, writeJournal } from './runFolder.ts'
+import { networkNamespace, readJournal, removeJournal, runFolder, writeJournal } from './runFolder.ts'
 import type { Journal } from './runFolder.ts'
 import { requireTool, runTool } from './runTool.ts'
 import { readMangle, takeBack } from './takeBack.ts'
@@ -91,7 +91,7 @@ export class OpenGate {
   open(request: OpenRequest): Promise<OpenResult> {
     const work = this.#open(request).catch(async (error: unknown) => {
       const { signal } = this.#giveUp
-      const failure: unknown = signal.aborted ? signal.reason : error
+      const failure: unknown = signal.aborted ? signal.reason : withoutRoom(error)
       await this.#takeBack()
       throw failure
     })
@@ -271,12 +271,17 @@ export class OpenGate {
     this.#guard?.endWith(process)
   }
 
+  #isEnding(): boolean {
+    return this.#phase === 'closing' || this.#phase === 'closed'
+  }
+
   async #replaceGuard(start: () => Promise<GuardLink>): Promise<void> {
-    if (this.#phase === 'closing' || this.#phase === 'closed') return
+    if (this.#isEnding()) return
     try {
       this.#guard = await start()
       // The gate may have closed while the new one started.
-      if (this.closed) await this.#guard.done()
+      if (this.#isEnding()) await this.#guard.done()
+      else this.#context.emit({ event: 'warning', code: 'guard-replaced', message: 'Sluice\u2019s guard process was ended or frozen by somebody; another one took its place.' })
     } catch {
       this.#context.emit({ event: 'warning', code: 'no-guard', message: 'The guard was ended and cannot be started again: a crash would leave rules behind until the next cleanup.' })
     }
@@ -392,4 +397,12 @@ export class OpenGate {
       relay.ping(id)
     })
   }
+}
+
+/** Where lock or journal cannot be written nothing may be changed: a person is told why in their words. */
+function withoutRoom(error: unknown): unknown {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  if (code === 'ENOSPC' || code === 'EDQUOT') return new Failure('disk-full', `there is no room in ${runFolder}`, (error as Error).message)
+  if (code === 'EROFS') return new Failure('cannot-write', `${runFolder} cannot be written`, (error as Error).message)
+  return error
 }

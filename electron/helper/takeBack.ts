@@ -44,7 +44,10 @@ async function removeChains(kind: 'nft' | 'legacy', family: 'ipv4' | 'ipv6', jou
     const result = await runTool(restore, ['--noflush', '-w', '5'], { input: text })
     if (result.exitCode === 0) removed.push(`${program} chains ${chainPrefix}*`)
   }
-  if (kind === 'nft' && journal?.backend === 'iptables') await restoreMangle(family, journal.mangle[family])
+  if (kind !== 'nft') return
+  if (journal?.backend === 'iptables') await restoreMangle(family, journal.mangle[family])
+  // Without a journal nobody knows what stood there before; where our chains were, what is empty and lets everything pass came with them or is missed by nobody.
+  else if (journal === undefined && text !== '') await restoreMangle(family, null)
 }
 
 export function legacyTables(family: 'ipv4' | 'ipv6'): string[] {
@@ -52,7 +55,7 @@ export function legacyTables(family: 'ipv4' | 'ipv6'): string[] {
   return existsSync(path) ? readFileSync(path, 'utf8').split('\n') : []
 }
 
-/** Base chains of a family's `mangle` table as iptables-nft makes it; null: there is no such table. */
+/** Base chains of a family's `mangle` table as iptables-nft makes it (policy accept); null: there is no such table. */
 export type Mangle = string[] | null
 
 /** What is there of the family's `mangle`. Asked before ours is put in. */
@@ -61,8 +64,8 @@ export async function readMangle(family: 'ipv4' | 'ipv6'): Promise<Mangle> {
   if (nft === undefined) return null
   const listed = await askTool(nft, ['-j', 'list', 'table', nftFamilyOf(family), iptablesTable])
   if (listed.exitCode !== 0) return null
-  const parsed = JSON.parse(listed.stdout) as { nftables?: readonly { chain?: { name: string; hook?: string } }[] }
-  return (parsed.nftables ?? []).flatMap(({ chain }) => (chain?.hook === undefined ? [] : [chain.name]))
+  const parsed = JSON.parse(listed.stdout) as { nftables?: readonly { chain?: { name: string; hook?: string; policy?: string } }[] }
+  return (parsed.nftables ?? []).flatMap(({ chain }) => (chain?.hook === undefined || chain.policy !== 'accept' ? [] : [chain.name]))
 }
 
 /** iptables-nft makes table and base chains when it first writes to them and leaves them behind: what came with us and holds nothing goes with us. */

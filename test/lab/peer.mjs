@@ -31,6 +31,8 @@ else throw new Error(`peer: unknown mode ${mode}`)
 
 function serveTcp(name, port) {
   const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    // Reset before it could be looked at: nobody is there to be served.
+    if (socket.remoteAddress === undefined) return void socket.destroy()
     const peer = { address: plain(socket.remoteAddress), port: socket.remotePort }
     let bytes = 0
     let ended = false

@@ -1,0 +1,36 @@
+// One process a place that makes connections on demand: lines `ask ADDRESS PORT TIMEOUT` and `hold ADDRESS PORT` on standard input, one JSON object a line back.
+// ask: one exchange with peer.mjs serve, to its end. hold: a connection that stays open until this process ends.
+import net from 'node:net'
+import readline from 'node:readline'
+
+const tell = (id, event) => process.stdout.write(`${JSON.stringify({ id, ...event })}\n`)
+
+readline.createInterface({ input: process.stdin }).on('line', (line) => {
+  const [id, word, host, port, timeout = '2000'] = line.split(' ')
+  const socket = net.connect({ host, port: Number(port), allowHalfOpen: true })
+  let text = ''
+  let localPort = 0
+  let done = false
+  const finish = (event) => {
+    if (done) return
+    done = true
+    clearTimeout(timer)
+    if (word === 'ask') socket.destroy()
+    tell(id, event)
+  }
+  const timer = setTimeout(() => {
+    finish({ ok: false, error: text === '' ? 'TIMEOUT' : 'STALLED' })
+    socket.destroy()
+  }, Number(timeout))
+  const relayed = () => Number(text.split('\n')[0].split(' ')[2]) !== localPort
+  socket.on('connect', () => (localPort = socket.localPort))
+  socket.on('data', (data) => {
+    const first = !text.includes('\n')
+    text += data.toString('latin1')
+    if (!first || !text.includes('\n')) return
+    if (word === 'hold') finish({ ok: true, relayed: relayed() })
+    else socket.end('hello\n')
+  })
+  socket.on('end', () => (text.endsWith('hello\nbye\n') ? finish({ ok: true, relayed: relayed() }) : finish({ ok: false, error: 'TRUNCATED' })))
+  socket.on('error', (error) => finish({ ok: false, error: error.code }))
+})
