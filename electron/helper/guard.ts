@@ -80,7 +80,7 @@ export function runGuard(): void {
         process.stdout.write('watching\n')
       } else if (output.tell === 'beat') process.stdout.write('alive\n')
       else if (output.tell === 'end') toEnd.push(output.process)
-      else if (output.tell === 'done') process.exit(0)
+      else process.exit(0)
     },
     tooLong: () => void act(),
     end: () => void act(),

@@ -2,7 +2,7 @@ import { lstatSync, rmSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { captureFileName, sessionFileName } from '#core/contract/sessionFile.ts'
-import { actionFileName } from '#gate/actionRecord.ts'
+import { actionFileName } from '#core/contract/actionLog.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'

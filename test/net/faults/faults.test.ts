@@ -87,8 +87,8 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
   const helper = startTestHelper(lab, programs, 'router', undefined, [...diskWords(fault, folder), process.execPath, app])
   const frozen: number[] = []
   let second: TestHelper | undefined
-  let over = false
-  void helper.ended.then(() => (over = true))
+  const state = { over: false }
+  void helper.ended.then(() => (state.over = true))
   helper.onEvent((event) => {
     if (event.event === 'closed' && event.failure !== undefined) told.push(`${event.failure.code}: ${event.failure.message}`)
     if (event.event === 'warning') told.push(`${event.code}: ${event.message}`)
@@ -106,7 +106,10 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
   }
   const act = async (): Promise<void> => {
     const { deed, victim } = fault
-    if (victim !== undefined) return signal(await findVictims(place, victim, fault.moment === 'closing'), deed === 'SIGSTOP' ? 'SIGSTOP' : 'SIGKILL')
+    if (victim !== undefined) {
+      signal(await findVictims(place, victim, fault.moment === 'closing'), deed === 'SIGSTOP' ? 'SIGSTOP' : 'SIGKILL')
+      return
+    }
     const journal = `/run/sluice/${namespaceInode(lab)}.json`
     switch (deed) {
       case 'connection cut':
@@ -114,10 +117,12 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
         return
       case 'journal lost, then SIGKILL of the helper':
         rmSync(journal)
-        return signal(await findVictims(place, 'helper', false), 'SIGKILL')
+        signal(await findVictims(place, 'helper', false), 'SIGKILL')
+        return
       case 'journal damaged, then SIGKILL of helper and guard':
         writeFileSync(journal, '{"version":1,"hel')
-        return signal([...(await findVictims(place, 'guard', false)), ...(await findVictims(place, 'helper', false)), ...(await findVictims(place, 'relay', false))], 'SIGKILL')
+        signal([...(await findVictims(place, 'guard', false)), ...(await findVictims(place, 'helper', false)), ...(await findVictims(place, 'relay', false))], 'SIGKILL')
+        return
       case 'disk full under the capture':
         // More than fits: the held connection's echo is recorded both ways.
         await lab.peer('client', 'talk', '203.0.113.2', '8080').event(({ event }) => event === 'line')
@@ -135,7 +140,7 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
       case 'a second gate': {
         second = startTestHelper(lab, programs)
         await second.request('hello', { protocol: 1 })
-        const outcome = await second.request('open', openArguments(makeSession(programs, 'second'), fault.backend)).then(() => 'opened', (error: FailureReport) => error.code)
+        const outcome = await second.request('open', openArguments(makeSession(programs, 'second'), fault.backend)).then(() => 'opened', (error: unknown) => (error as FailureReport).code)
         told.push(`the second gate: ${outcome}`)
         return
       }
@@ -161,7 +166,7 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
     }
   }
   await second?.end()
-  if (!over) await Promise.race([helper.end(), new Promise((resolve) => setTimeout(resolve, 20_000))])
+  if (!state.over) await Promise.race([helper.end(), new Promise((resolve) => setTimeout(resolve, 20_000))])
   // Killed before it had a guard it leaves an empty lock file, which hinders nobody and goes with the next gate.
   if (fault.victim === 'helper' && fault.deed === 'SIGKILL') await openAndClose(place, fault.backend)
   await place.expectClean()
