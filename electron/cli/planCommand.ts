@@ -30,6 +30,8 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --exclude CIDR   servers to leave alone
   --no-hold        accepts a TCP client before its server has answered: quicker by a little, but a closed port looks open for a moment
   --backend B      the tool that loads the rules (auto: nft where it can be used)
+  --marks F,L,U    bits to mark packets with, if others use the usual ones (0x2000000,0x10000000,0x80000000)
+  --table N        routing table (7701)
   --port PORT      first port the relay tries on loopback (50080)
   --json           one object: plan, backend, description, texts, digest
 Lists may be written with commas, or by giving the option again.`,

@@ -21,6 +21,8 @@ export const planShapes = {
   'no-hold': { type: 'boolean' },
   backend: { type: 'string' },
   port: { type: 'string' },
+  marks: { type: 'string' },
+  table: { type: 'string' },
 } as const satisfies OptionShapes
 
 const scopes = ['local', 'forwarded'] as const
@@ -57,6 +59,21 @@ function idleOf(text: string): Partial<UdpIdle> {
   return chosen
 }
 
+/** `FORWARDED,LOCAL,UPLINK`, one bit each. */
+function marksOf(text: string): InterceptionPlan['marks'] {
+  const words = text.split(',').map((word) => word.trim())
+  const isBit = (value: number): boolean => Number.isInteger(value) && value >= 1 && value <= 0x8000_0000 && (value & (value - 1)) === 0
+  const [forwarded = 0, local = 0, uplink = 0] = words.map((word) => (/^(?:0x[0-9a-f]{1,8}|\d{1,10})$/i.test(word) ? Number(word) : 0))
+  if (words.length !== 3 || ![forwarded, local, uplink].every(isBit) || new Set([forwarded, local, uplink]).size !== 3) {
+    throw new Failure('usage', `--marks takes three different single bits, forwarded, local and uplink, such as 0x2000000,0x10000000,0x80000000, not "${text}"`)
+  }
+  return { forwarded, local, uplink }
+}
+function tableOf(text: string): number {
+  if (!/^\d{3,10}$/.test(text) || Number(text) < 256 || Number(text) > 0x7fff_ffff) throw new Failure('usage', `--table takes the number of a routing table, 256 to 2147483647, not "${text}"`)
+  return Number(text)
+}
+
 /** A name or a number as user id. */
 async function userId(user: string): Promise<number> {
   if (/^\d{1,10}$/.test(user)) return Number(user)
@@ -89,5 +106,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     exclude: listed(options.exclude),
     backend,
     ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),
+    ...(options.marks === undefined ? {} : { marks: marksOf(options.marks) }),
+    ...(options.table === undefined ? {} : { table: tableOf(options.table) }),
   })
 }

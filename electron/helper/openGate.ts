@@ -8,8 +8,11 @@ import { compileRules } from '#core/rules/compileRules.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
+import { checkConflicts } from '#probe/conflicts.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
+import { readInputFirewalls } from '#probe/inputFirewalls.ts'
+import type { InputFirewall } from '#probe/inputFirewalls.ts'
 import { findPlaces } from '#probe/places.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 
@@ -117,13 +120,16 @@ export class OpenGate {
     await takeBack(left)
     removeJournal(namespace)
     signal.throwIfAborted()
-    const facts = await probeMachine({ privileged: true })
+    const [facts, firewalls] = await Promise.all([probeMachine({ privileged: true }), plan.scope.includes('forwarded') ? readInputFirewalls(plan.marks.forwarded) : []])
+    signal.throwIfAborted()
+    await checkConflicts(plan)
     signal.throwIfAborted()
     const backend = chooseBackend(plan, facts)
     const ruleSet = compileRules(plan, facts)
     if (digestRules(ruleSet) !== request.digest) {
       throw new Failure('digest-mismatch', 'the rules to apply are not those that were shown; try once more')
     }
+    this.#warnOfFirewalls(firewalls.filter((each) => !each.letsPass), holdsSyns(ruleSet))
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
@@ -242,6 +248,14 @@ export class OpenGate {
     await this.#opening
     if (this.#phase === 'closed') return
     await this.#shut(undefined)
+  }
+
+  /** A SYN that was held comes to INPUT by lo, which firewalls let pass; one that somebody translates is not held, and no datagram is. */
+  #warnOfFirewalls(firewalls: readonly InputFirewall[], held: boolean): void {
+    if (firewalls.length === 0) return
+    const where = firewalls.map(({ chain }) => chain).join(', ')
+    const mends = firewalls.map(({ mend }) => `\`${mend}\``).join(' and ')
+    this.#context.emit({ event: 'warning', code: 'firewall', message: `A firewall drops what comes in (${where}): ${held ? 'forwarded UDP, and forwarded flows that somebody translates (NAT),' : 'forwarded flows'} will not reach the relay, those of this computer will. To mend it: ${mends}` })
   }
 
   #step(text: string): void {

@@ -23,6 +23,10 @@ export interface PlanWish {
   readonly exclude?: readonly string[]
   readonly backend?: BackendChoice
   readonly relayPort?: number
+  /** Bits to mark with where the usual ones are somebody else's. */
+  readonly marks?: InterceptionPlan['marks']
+  /** Routing table. */
+  readonly table?: number
 }
 
 /**
@@ -51,8 +55,8 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     exclude: wish.exclude ?? [],
     backend: wish.backend ?? 'auto',
     relayPort: wish.relayPort ?? defaultRelayPort,
-    marks: defaultMarks,
-    table: defaultTable,
+    marks: wish.marks ?? defaultMarks,
+    table: wish.table ?? defaultTable,
   })
 }
 

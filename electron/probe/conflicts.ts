@@ -1,0 +1,87 @@
+import { Failure } from '#core/contract/failure.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { routeProtocol } from '#core/rules/names.ts'
+
+import { ask } from './doctorFacts.ts'
+
+/** As `ip -j -N rule show` prints it. */
+interface IpRule {
+  readonly priority?: number
+  readonly fwmark?: string
+  readonly fwmask?: string
+  readonly table?: string
+  readonly protocol?: string
+}
+interface Listed {
+  readonly family: 'IPv4' | 'IPv6'
+  readonly rule: IpRule
+}
+
+const wholeMask = 0xffff_ffff
+/** Bits that well-known neighbours use, whether or not they run now: Cilium and Kubernetes 8-15, Weave and Tailscale 16-23, and wg-quick's whole mark. */
+const neighbourBits = 0x00ff_ff00 | 0xca6c
+
+/**
+ * Looks whether the plan's marks and routing table are free here: ip rules of others that look at bits of ours or mark with them, and other people's routes or rules in our table.
+ * Reads only; ours (protocol 77) are left out.
+ * @throws Failure `marks-taken` or `table-taken`, naming the rule and what is free
+ */
+export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'table'>): Promise<void> {
+  const others = (await listRules()).filter(({ rule }) => rule.protocol !== String(routeProtocol))
+  const ours = (plan.marks.forwarded | plan.marks.local | plan.marks.uplink) >>> 0
+  const taken = others.find(({ rule }) => (bitsOf(rule) & ours) !== 0)
+  if (taken !== undefined) {
+    const free = freeBits(others)
+    const words = free.length < 3 ? '' : `; free here are --marks ${free.slice(0, 3).map(hex).join(',')}`
+    throw new Failure('marks-taken', `an ip rule of somebody else's looks at mark bits that Sluice would use: ${describe(taken)}${words}`)
+  }
+  const user = others.find(({ rule }) => rule.table === String(plan.table))
+  const route = user === undefined ? await foreignRoute(plan.table) : undefined
+  if (user === undefined && route === undefined) return
+  const what = user === undefined ? `there is a route of somebody else's in it: ${route ?? ''}` : `an ip rule of somebody else's looks it up: ${describe(user)}`
+  throw new Failure('table-taken', `the routing table ${String(plan.table)} is in use: ${what}; free is --table ${String(await freeTable(plan.table, others))}`)
+}
+
+async function listRules(): Promise<Listed[]> {
+  const read = async (flag: string, family: Listed['family']): Promise<Listed[]> => {
+    const rules = JSON.parse((await ask('ip', ['-j', '-N', flag, 'rule', 'show'])) || '[]') as readonly IpRule[]
+    return rules.map((rule) => ({ family, rule }))
+  }
+  return [...(await read('-4', 'IPv4')), ...(await read('-6', 'IPv6').catch(() => []))]
+}
+
+/** A rule with a mask looks at the mask's bits; one without at the whole mark, and so meets a packet of ours only if its mark has a bit of ours. */
+function bitsOf({ fwmark, fwmask }: IpRule): number {
+  if (fwmark === undefined) return 0
+  const mask = fwmask === undefined ? wholeMask : Number(fwmask)
+  return (mask === wholeMask ? Number(fwmark) : mask) >>> 0
+}
+
+function freeBits(others: readonly Listed[]): number[] {
+  const used = others.reduce((bits, { rule }) => bits | bitsOf(rule), neighbourBits) >>> 0
+  // High bits first: whole marks of others are small numbers.
+  return [25, 28, 31, 30, 29, 27, 26, 24].map((bit) => (1 << bit) >>> 0).filter((bit) => (used & bit) === 0)
+}
+
+async function foreignRoute(table: number): Promise<string | undefined> {
+  for (const flag of ['-4', '-6']) {
+    const listed = (await ask('ip', ['-N', flag, 'route', 'show', 'table', String(table)])) ?? ''
+    const line = listed.split('\n').find((each) => each.trim() !== '' && !new RegExp(`\\bproto ${String(routeProtocol)}\\b`).test(each))
+    if (line !== undefined) return line.trim().slice(0, 200)
+  }
+  return undefined
+}
+
+async function freeTable(from: number, others: readonly Listed[]): Promise<number> {
+  for (let table = from + 1; ; table++) {
+    if (!others.some(({ rule }) => rule.table === String(table)) && (await foreignRoute(table)) === undefined) return table
+  }
+}
+
+function describe({ family, rule }: Listed): string {
+  return `"${String(rule.priority ?? 0)}: fwmark ${rule.fwmark ?? '0'}${rule.fwmask === undefined ? '' : `/${rule.fwmask}`} lookup ${rule.table ?? '?'}" (${family})`
+}
+
+function hex(bit: number): string {
+  return `0x${bit.toString(16)}`
+}

@@ -1,0 +1,135 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+import { ask, expectClean, makeProgramFolder, openGate, snapshot, startTestHelper } from './harness.ts'
+import type { TestHelper } from './harness.ts'
+
+/** Other people's rules stand there first: what works beside them is shown by packets, what cannot is said before, with the mend. */
+let programs: Awaited<ReturnType<typeof makeProgramFolder>>
+let lab: Lab
+let helper: TestHelper
+
+beforeAll(async () => {
+  programs = await makeProgramFolder()
+})
+afterAll(() => programs.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  helper = startTestHelper(lab, programs)
+})
+afterEach(async () => {
+  helper.kill()
+  await lab.remove()
+})
+
+const router = async (script: string): Promise<void> => {
+  await lab.exec('router', ['sh', '-ec', script])
+}
+const everyWay = [['client', 'ipv4'], ['client', 'ipv6'], ['router', 'ipv4'], ['router', 'ipv6']] as const
+async function expectRelayed(): Promise<void> {
+  for (const [place, family] of everyWay) expect(await ask(lab, place, family, 8080), `${place} ${family}`).toMatchObject({ ok: true, relayed: true })
+}
+
+describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
+  test('masquerade: the server goes on seeing the router\'s address', async () => {
+    await router('iptables-nft -t nat -A POSTROUTING -o sv0 -j MASQUERADE; ip6tables-nft -t nat -A POSTROUTING -o sv0 -j MASQUERADE')
+    const before = await snapshot(lab)
+    await openGate(helper, programs, backend)
+    await expectRelayed()
+    for (const family of ['ipv4', 'ipv6'] as const) expect(await ask(lab, 'client', family, 8080)).toMatchObject({ seenAddress: labAddresses[family].routerToServer })
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('published ports, as Docker makes them: they work, and are seen on nft as the container\'s', async () => {
+    await router(`iptables-nft -t nat -A PREROUTING -i cl0 -p tcp --dport 8088 -j DNAT --to-destination ${labAddresses.ipv4.server}:8080; iptables-nft -t nat -A POSTROUTING -o sv0 -j MASQUERADE; iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i cl0 -o sv0 -j ACCEPT; iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT`)
+    const before = await snapshot(lab)
+    await openGate(helper, programs, backend)
+    const flows = helper.events.length
+    const peer = lab.peer('client', 'ask', labAddresses.ipv4.routerToClient, '8088')
+    expect(await peer.event(() => true)).toMatchObject({ ok: true, server: 'origin' })
+    if (backend === 'nft') await helper.event('flows', ({ total }) => total >= 1)
+    else expect(helper.events.slice(flows).some((event) => event.event === 'flows' && event.total > 0)).toBe(false)
+    await expectRelayed()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('WireGuard and Tailscale: their marks, rules, src_valid_mark and a strict reverse path', async () => {
+    await router(`for f in src_valid_mark rp_filter; do for d in all cl0 sv0 lo; do echo 1 > /proc/sys/net/ipv4/conf/$d/$f; done; done
+      for f in -4 -6; do
+        ip $f rule add pref 5210 fwmark 0x80000/0xff0000 lookup main; ip $f rule add pref 5230 fwmark 0x80000/0xff0000 lookup default
+        ip $f rule add pref 5250 fwmark 0x80000/0xff0000 unreachable; ip $f rule add pref 5270 lookup 52
+        ip $f rule add pref 32764 lookup main suppress_prefixlength 0; ip $f rule add pref 32765 not fwmark 0xca6c lookup 51820
+        ip $f route add default dev sv0 table 51820
+      done`)
+    const before = await snapshot(lab)
+    // With src_valid_mark SYNs are not held (machine facts), and so stand in no digest.
+    await openGate(helper, programs, backend, { hold: false })
+    await expectRelayed()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('marks of others: refused before anything is done, naming the rule and what is free; which then works', async () => {
+    await router('ip rule add pref 100 fwmark 0x10000000/0x30000000 lookup main')
+    const before = await snapshot(lab)
+    const refused = await openGate(helper, programs, backend).catch((error: unknown) => error as { code: string; message: string })
+    expect(refused).toMatchObject({ code: 'marks-taken' })
+    const { message } = refused as { message: string }
+    expect(message).toContain('"100: fwmark 0x10000000/0x30000000 lookup 254" (IPv4)')
+    const marks = /--marks (\S+)$/.exec(message)?.[1]?.split(',').map(Number) ?? []
+    expect(await snapshot(lab)).toBe(before)
+    const [forwarded = 0, local = 0, uplink = 0] = marks
+    await openGate(helper, programs, backend, { marks: { forwarded, local, uplink } })
+    await expectRelayed()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('a routing table in use: refused, and another one works', async () => {
+    await router('ip route add 192.0.2.0/24 dev sv0 table 7701; ip -6 rule add pref 200 from 2001:db8:77::/64 lookup 7702')
+    const before = await snapshot(lab)
+    const refused = await openGate(helper, programs, backend).catch((error: unknown) => error as { code: string; message: string })
+    expect(refused).toMatchObject({ code: 'table-taken' })
+    expect((refused as { message: string }).message).toMatch(/192\.0\.2\.0\/24 dev sv0.*free is --table 7703$/)
+    await openGate(helper, programs, backend, { table: 7703 })
+    await expectRelayed()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test.each([
+    ['as ufw has it', 'for t in iptables-nft ip6tables-nft; do $t -A INPUT -i lo -j ACCEPT; $t -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT; $t -A INPUT -p icmpv6 -j ACCEPT || $t -A INPUT -p icmp -j ACCEPT; $t -P INPUT DROP; done', 2],
+    ['as firewalld has it', 'nft add table inet firewalld; nft "add chain inet firewalld filter_INPUT { type filter hook input priority filter + 10; policy accept; }"; for r in "ct state established,related accept" "iifname lo accept" "meta l4proto icmpv6 accept" "reject with icmpx admin-prohibited"; do nft add rule inet firewalld filter_INPUT $r; done', 1],
+    ['with the old iptables', 'for t in iptables-legacy ip6tables-legacy; do $t -A INPUT -i lo -j ACCEPT; $t -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT; $t -P INPUT DROP; done; ip6tables-legacy -A INPUT -p icmpv6 -j ACCEPT', 2],
+  ])('a firewall that drops what comes in, %s: said, with a mend that mends', async (_kind, rules, count) => {
+    await router(rules)
+    await openGate(helper, programs, backend, { hold: false })
+    const { message } = await helper.event('warning', ({ code }) => code === 'firewall')
+    expect(await ask(lab, 'client', 'ipv4', 8080, 1000)).toMatchObject({ ok: false })
+    expect(await ask(lab, 'router', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
+    const mends = [...message.matchAll(/`sudo ([^`]+)`/g)].map((match) => match[1] ?? '')
+    expect(mends).toHaveLength(count)
+    for (const mend of mends) await router(mend)
+    await expectRelayed()
+    await helper.request('close', {})
+    // Mended, it is no longer spoken of.
+    const again = startTestHelper(lab, programs)
+    await openGate(again, programs, backend, { hold: false })
+    expect(again.events.some((event) => event.event === 'warning' && event.code === 'firewall')).toBe(false)
+    await again.end()
+  })
+
+  test('no IPv6 on any interface: IPv4 is intercepted all the same', async () => {
+    await router('for d in all default lo cl0 sv0; do echo 1 > /proc/sys/net/ipv6/conf/$d/disable_ipv6; done')
+    const before = await snapshot(lab)
+    await openGate(helper, programs, backend)
+    for (const place of ['client', 'router'] as const) expect(await ask(lab, place, 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
+    await helper.end()
+    await expectClean(lab, before)
+  })
+})
