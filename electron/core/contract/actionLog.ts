@@ -22,8 +22,6 @@ export interface Action {
   readonly said?: string
 }
 
-/** Of all helpers, written by root, read by anybody; one older file is kept beside it as `.1`. */
-export const actionLogPath = '/var/log/sluice/actions.log'
 /** In a session folder: what was done for it, written with the person's rights. */
 export const actionFileName = 'actions.log'
 
