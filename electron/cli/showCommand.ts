@@ -1,6 +1,6 @@
 import { Failure } from '#core/contract/failure.ts'
 import { endpointText } from '#core/filter/fields.ts'
-import type { DnsTransaction, FlowDetails, HttpExchange } from '#core/flow/flow.ts'
+import type { DnsTransaction, FlowDetails, HttpExchange, TcpLeg } from '#core/flow/flow.ts'
 import type { InspectorClient } from '#session/inspectorClient.ts'
 import type { Command } from './command.ts'
 import { counted, formatBytes, formatClock, formatDuration, formatTime, hexLines } from './format.ts'
@@ -62,6 +62,13 @@ async function showJson(inspector: InspectorClient, first: FlowDetails, output: 
   await output.line(']}')
 }
 
+/** A leg of the flow, measured by the kernel. */
+function legText(leg: TcpLeg | undefined): string | undefined {
+  if (leg === undefined) return undefined
+  const milliseconds = (microseconds: number): string => `${(microseconds / 1000).toFixed(3)} ms`
+  return `round trip ${milliseconds(leg.rtt)}${leg.minRtt === undefined ? '' : ` (shortest ${milliseconds(leg.minRtt)})`}, ${leg.retransmits} sent again, segments of ${leg.mss} bytes`
+}
+
 async function showOverview(details: FlowDetails, output: Output): Promise<void> {
   const { row, process } = details
   const facts: [string, string | undefined][] = [
@@ -76,6 +83,8 @@ async function showOverview(details: FlowDetails, output: Output): Promise<void>
     ['Ended', row.endedAt === undefined ? undefined : `after ${formatDuration(row.startedAt, row.endedAt)}`],
     ['Datagrams', row.datagramsUp === undefined ? undefined : `${row.datagramsUp} up, ${row.datagramsDown ?? 0} down${details.datagramsDropped === undefined ? '' : `; not sent on: ${details.datagramsDropped.up} up, ${details.datagramsDropped.down} down`}`],
     ['Bytes', `${row.bytesUp} up, ${row.bytesDown} down${row.bytesLost === 0 ? '' : `, ${row.bytesLost} of them not recorded`}`],
+    ['To client', legText(details.legs?.client)],
+    ['To server', legText(details.legs?.server)],
     ['TLS', row.tls === undefined ? undefined : [row.tls.versionOffered && row.tls.version !== undefined ? `${row.tls.version} offered` : row.tls.version, row.tls.cipher, row.tls.sni === undefined ? undefined : `for ${row.tls.sni}`, row.tls.alpn === undefined ? undefined : `ALPN ${row.tls.alpn}`, row.tls.alpnOffered.length === 0 ? undefined : `offered ${row.tls.alpnOffered.join(', ')}`].filter((each) => each !== undefined).join('; ')],
     ['QUIC', row.quic === undefined ? undefined : [row.quic.version, row.quic.sni === undefined ? undefined : `for ${row.quic.sni}`, row.quic.alpnOffered.length === 0 ? undefined : `offered ${row.quic.alpnOffered.join(', ')}`, `connection ${row.quic.destinationId}`, row.quic.retried === true ? 'retried' : undefined, row.quic.versionsOffered === undefined ? undefined : `server speaks ${row.quic.versionsOffered.join(', ')}`].filter((each) => each !== undefined).join('; ')],
     ['Trouble', details.decodeError ?? (row.undecodable ? 'could not be decoded' : undefined)],

@@ -10,10 +10,15 @@ import { FlowDissection } from '#core/dissect/flowDissection.ts'
 import type { HeadBudget } from '#core/dissect/headBudget.ts'
 import { formatTarget } from '#core/plan/handOver.ts'
 import { escapeText } from '#core/flow/escapeText.ts'
-import type { ClosedBy, Direction, Endpoint, FlowRow, FlowState, HttpExchange, ProcessInfo, StreamPiece } from '#core/flow/flow.ts'
+import type { ClosedBy, Direction, Endpoint, FlowDetails, FlowRow, FlowState, HttpExchange, ProcessInfo, StreamPiece, TcpLeg } from '#core/flow/flow.ts'
 
 const infoLimit = 300
 const decoders = { dns: decodeDns, openInitial }
+
+function legOf({ rtt, minRtt, retransmits, mss }: NonNullable<FactOf<'close'>['clientLeg']>): TcpLeg {
+  return { rtt, ...(minRtt === undefined ? {} : { minRtt }), retransmits, mss }
+}
+
 const gapLimit = 10_000
 
 /** A flow that is open: all the state there is of it, until its close is written and it is forgotten. */
@@ -25,6 +30,7 @@ export class LiveFlow implements ExchangeSink {
   private process: ProcessInfo | undefined
   private upstream: Endpoint | undefined
   private via: string | undefined
+  private legs: FlowDetails['legs']
   private readonly firsts: { connectedAt?: string; firstUpAt?: string; firstDownAt?: string } = {}
   /** Bytes of each direction so far, lost ones counted. */
   private readonly bytes: Record<Direction, number> = { up: 0, down: 0 }
@@ -134,6 +140,9 @@ export class LiveFlow implements ExchangeSink {
       }
       if (close.lostUp !== undefined || close.lostDown !== undefined) this.dropped = { up: close.lostUp ?? 0, down: close.lostDown ?? 0 }
     }
+    if (close?.clientLeg !== undefined || close?.serverLeg !== undefined) {
+      this.legs = { ...(close.clientLeg === undefined ? {} : { client: legOf(close.clientLeg) }), ...(close.serverLeg === undefined ? {} : { server: legOf(close.serverLeg) }) }
+    }
     this.state = close?.reason ?? 'unfinished'
     this.closedBy = close?.closedBy ?? 'none'
     this.endedAt = time
@@ -150,10 +159,10 @@ export class LiveFlow implements ExchangeSink {
       this.written.add(exchange.index)
       this.store.putExchange(this.id, exchange)
     }
-    const { process, upstream, via, firsts, dissection, dropped } = this
+    const { process, upstream, via, legs, firsts, dissection, dropped } = this
     const dns = dissection instanceof DatagramDissection ? dissection.transactions() : []
     this.store.putFlow(this.row(), {
-      ...(process === undefined ? {} : { process }), ...(upstream === undefined ? {} : { upstream }), ...(via === undefined ? {} : { via }), ...firsts,
+      ...(process === undefined ? {} : { process }), ...(upstream === undefined ? {} : { upstream }), ...(via === undefined ? {} : { via }), ...(legs === undefined ? {} : { legs }), ...firsts,
       ...(dns.length === 0 ? {} : { dns }), ...(dropped === undefined ? {} : { datagramsDropped: dropped }),
       ...(dissection.error === undefined ? {} : { decodeError: escapeText(dissection.error, infoLimit) }),
     })

@@ -266,6 +266,25 @@ void appendGap(std::string& json, std::uint64_t id, Direction direction, std::ui
   json += '}';
 }
 
+namespace {
+
+void appendLeg(std::string& json, std::string_view key, const std::optional<TcpLeg>& leg) {
+  if (!leg) return;
+  appendKey(json, key);
+  json += R"({"rtt":)";
+  appendNumber(json, std::uint64_t{leg->rtt});
+  const auto member = [&](std::string_view name, std::uint32_t value) {
+    appendKey(json, name);
+    appendNumber(json, std::uint64_t{value});
+  };
+  if (leg->minRtt != 0) member("minRtt", leg->minRtt);
+  member("retransmits", leg->retransmits);
+  member("mss", leg->mss);
+  json += '}';
+}
+
+}  // namespace
+
 void appendClose(std::string& json, const FlowRecord& flow, CloseReason reason, ClosedBy by, std::int64_t nanoseconds) {
   beginFact(json, "close", flow.id);
   appendTime(json, nanoseconds);
@@ -287,6 +306,8 @@ void appendClose(std::string& json, const FlowRecord& flow, CloseReason reason, 
     pair("datagramsUp", "datagramsDown", flow.datagrams);
     if ((flow.lost[0] | flow.lost[1]) != 0) pair("lostUp", "lostDown", flow.lost);
   }
+  appendLeg(json, "clientLeg", flow.legs[0]);
+  appendLeg(json, "serverLeg", flow.legs[1]);
   json += '}';
 }
 

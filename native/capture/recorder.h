@@ -21,6 +21,7 @@
 #include <sys/types.h>
 
 #include "net/endpoint.h"
+#include "net/tcp_leg.h"
 
 struct iovec;
 
@@ -80,6 +81,7 @@ struct FlowRecord {
   std::string_view via{};                          // the proxy it was handed to, as a JSON object; outlives the recorder
   std::int64_t handedAt = 0;
   std::shared_ptr<const ProgramFact> program;      // to be stated again; one for all flows of a program
+  std::optional<TcpLeg> legs[2];                   // TCP: to the client, to the server; set before closed()
   bool muted = false;                              // a fact of it found no memory: until its close only gaps are counted
   std::uint64_t datagrams[2] = {0, 0};             // relayed, exact: each was sent on
   std::uint64_t lost[2] = {0, 0};                  // datagrams received and not sent on, as a network loses them

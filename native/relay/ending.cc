@@ -26,9 +26,12 @@ void Worker::closeSockets(Flow& flow) {
   endGreeting(flow);
   if (flow.inUpstreams) shared_.upstreams.erase(flow.upstream);
   flow.inUpstreams = false;
-  for (Link& link : flow.side) {
-    if (link.fd >= 0) ::close(link.fd);
-    link.fd = -1;
+  for (const Side side : {kClient, kServer}) {
+    int& fd = flow.side[side].fd;
+    if (fd < 0) continue;
+    if (flow.record.opened) flow.record.legs[side] = measure(fd);
+    ::close(fd);
+    fd = -1;
   }
   for (Way& way : flow.way) {
     if (way.pending) pool_.give(std::move(way.pending));

@@ -70,6 +70,8 @@ void flow6(Track& track) {
   track.program(flow, {.pid = 12, .ppid = 1, .uid = 1000, .name = "curl", .path = "/usr/bin/curl", .user = "dev", .cmdline = {"curl", "-v"}}, kStart + 8);
   track.connected(flow, endpoint("2001:db8::2", 40002), kStart + 9);
   track.data(flow, Direction::kUp, bytesOf("x"), kStart + 10);
+  flow.legs[0] = TcpLeg{.rtt = 250, .minRtt = 200, .retransmits = 3, .mss = 1448};
+  flow.legs[1] = TcpLeg{.rtt = 40'000, .minRtt = 0, .retransmits = 0, .mss = 1220};
   track.closed(flow, CloseReason::kServerReset, ClosedBy::kServer, kStart + 11);
 }
 
@@ -127,7 +129,7 @@ void bytes(const std::string& path) {
       "9c4001bb" "00000001" "00000001" "5018ffff00000000" "78000000" "02000400" "02000000" "08000800" "0c000000" "00000000" "00000000" "78000000"
       "06000000" "74000000" "00000000" + stamp(11) + "3c000000" "3c000000" + "60000000" "0014" "0640" + server + client +
       "01bb9c40" "00000001" "00000002" "5014ffff00000000" "02000400" "01000000" "08000800" "0c000000" "00000000" "00000000" "74000000" +
-      factHex(R"({"t":"close","id":2,"time":"1764000000000000011","reason":"server-reset","closedBy":"server","bytesUp":1,"bytesDown":0})");
+      factHex(R"({"t":"close","id":2,"time":"1764000000000000011","reason":"server-reset","closedBy":"server","bytesUp":1,"bytesDown":0,"clientLeg":{"rtt":250,"minRtt":200,"retransmits":3,"mss":1448},"serverLeg":{"rtt":40000,"retransmits":0,"mss":1220}})");
   CHECK_EQ(got.substr(four.size()), six);
 }
 

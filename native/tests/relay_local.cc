@@ -43,6 +43,15 @@ void echo(const Endpoint& address) {
   CHECK_EQ(facts(record, "connected").size(), 1U);
   CHECK_EQ(payload(record, true), "question");
   CHECK_EQ(payload(record, false), "the answer");
+  const Json closed = facts(record, "close")[0];
+  for (const char* name : {"clientLeg", "serverLeg"}) {
+    const Json* leg = closed.member(name);
+    CHECK(leg != nullptr);
+    CHECK(Relay::number(*leg, "rtt") > 0 && Relay::number(*leg, "rtt") < kPatience * 1'000'000);
+    CHECK(Relay::number(*leg, "minRtt") <= Relay::number(*leg, "rtt"));
+    CHECK_EQ(Relay::number(*leg, "retransmits"), 0);
+    CHECK(Relay::number(*leg, "mss") >= 536);
+  }
 }
 
 // The client ends its half first; the server's answer still comes whole, and its end after it.
@@ -135,6 +144,7 @@ void refused(const Endpoint& nobody) {
   const auto record = relay.finish();
   checkClosed(record, "refused", "server");
   CHECK_EQ(facts(record, "connected").size(), 0U);
+  CHECK(facts(record, "close")[0].member("serverLeg") == nullptr);  // there never was one
 }
 
 void bigBothWays(unsigned threads) {

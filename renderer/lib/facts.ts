@@ -61,6 +61,17 @@ export function amountFacts({ row, gaps, datagramsDropped }: FlowDetails): Fact[
   return facts
 }
 
+/** The flow's two connections as the kernel measured them; nothing while it is open. */
+export function legFacts({ legs }: FlowDetails): Fact[] {
+  const rows = [['To the client', legs?.client], ['To the server', legs?.server]] as const
+  return rows.flatMap(([name, leg]) => leg === undefined ? [] : [{
+    name,
+    value: `round trip ${formatDuration(leg.rtt / 1000)}`,
+    note: [leg.minRtt === undefined ? undefined : `shortest ${formatDuration(leg.minRtt / 1000)}`, leg.retransmits === 0 ? 'nothing sent again' : `${plural(leg.retransmits, 'segment')} sent again`, `segments of ${formatCount(leg.mss)} bytes`]
+      .filter((text) => text !== undefined).join(', '),
+  }])
+}
+
 export function protocolFacts({ row }: FlowDetails): Fact[] {
   const { tls, http, dns, quic } = row
   const facts: Fact[] = [{ name: 'Protocol', value: `${protocolNames[row.protocol]} over ${row.transport.toUpperCase()}`, note: row.protocol === 'empty' ? 'no byte was sent' : row.protocol === 'raw' ? 'no dissector knows it; see Stream' : undefined }]

@@ -184,7 +184,7 @@ export class CaptureFixture {
   }
 
   /** RST where the reason is one, then the close fact. */
-  closed(id: number, reason: CloseReason = 'finished', closedBy: ClosedBy = reason === 'finished' ? 'client' : 'none'): this {
+  closed(id: number, reason: CloseReason = 'finished', closedBy: ClosedBy = reason === 'finished' ? 'client' : 'none', more: Readonly<Record<string, unknown>> = {}): this {
     this.state(id)
     const flow = this.flow(id)
     const time = this.tick()
@@ -195,7 +195,7 @@ export class CaptureFixture {
     }
     if (reason === 'client-reset') this.packet(id, 'up', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)
     else if (reason !== 'finished') this.packet(id, 'down', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)
-    this.parts.push(encodeFact({ t: 'close', id, time: String(time), reason, closedBy, bytesUp: flow.bytes.up, bytesDown: flow.bytes.down }))
+    this.parts.push(encodeFact({ t: 'close', id, time: String(time), reason, closedBy, bytesUp: flow.bytes.up, bytesDown: flow.bytes.down, ...more } as Fact))
     this.flows.delete(id)
     return this
   }

@@ -15,6 +15,8 @@ const number32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xfff
 
 /** Said once more in a later segment. An open then says with `bytesUp` and `bytesDown` how much of the flow lies before. */
 const again = { again: v.optional(v.boolean()) }
+/** One TCP connection as the kernel measured it: microseconds, segments, bytes. Nonsense there does not unsay the close. */
+const leg = v.fallback(v.optional(v.object({ rtt: number32, minRtt: v.optional(number32), retransmits: number32, mss: number32 })), undefined)
 
 export const gapReasons = ['no-payload', 'flow-cap', 'slow', 'session-cap'] as const
 
@@ -33,7 +35,7 @@ export const factShape = v.variant('t', [
   v.object({ t: v.literal('gap'), id, direction: v.picklist(['up', 'down']), bytes: count, datagrams: v.optional(count), reason: v.picklist(gapReasons), time }),
   v.object({
     t: v.literal('close'), id, time, reason: v.picklist(closeReasons), closedBy: v.picklist(['client', 'server', 'gate', 'none']),
-    bytesUp: count, bytesDown: count,
+    bytesUp: count, bytesDown: count, clientLeg: leg, serverLeg: leg,
     // Of UDP alone: how many there were, and how many of what came was not sent on.
     datagramsUp: v.optional(count), datagramsDown: v.optional(count), lostUp: v.optional(count), lostDown: v.optional(count),
   }),

@@ -163,6 +163,16 @@ export interface HttpExchange {
   readonly error?: string
 }
 /** Everything about one flow but its bytes. */
+/** One of the two TCP connections a relayed flow is made of, as the relay's kernel measured it until its end. */
+export interface TcpLeg {
+  /** Smoothed round trip, and the shortest lately seen, microseconds. */
+  readonly rtt: number
+  readonly minRtt?: number
+  /** Segments the relay sent again on it. */
+  readonly retransmits: number
+  /** The largest segment the relay sent on it, bytes. */
+  readonly mss: number
+}
 export interface FlowDetails {
   readonly row: FlowRow
   readonly process?: ProcessInfo
@@ -170,6 +180,8 @@ export interface FlowDetails {
   readonly via?: string
   /** Address and port the relay spoke to the server from. */
   readonly upstream?: Endpoint
+  /** Known once the flow has ended; a leg that never was has none. */
+  readonly legs?: { readonly client?: TcpLeg; readonly server?: TcpLeg }
   readonly connectedAt?: Nanoseconds
   readonly firstUpAt?: Nanoseconds
   readonly firstDownAt?: Nanoseconds

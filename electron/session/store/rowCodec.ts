@@ -2,7 +2,7 @@ import type { SqlRow, SqlValue } from './database.ts'
 import type { FlowDetails, FlowRow, QuicFacts, TlsFacts } from '#core/flow/flow.ts'
 
 /** What FlowDetails says beyond the row, kept as JSON. */
-export type FlowMore = Pick<FlowDetails, 'process' | 'upstream' | 'via' | 'connectedAt' | 'firstUpAt' | 'firstDownAt' | 'decodeError' | 'dns' | 'datagramsDropped'>
+export type FlowMore = Pick<FlowDetails, 'process' | 'upstream' | 'via' | 'legs' | 'connectedAt' | 'firstUpAt' | 'firstDownAt' | 'decodeError' | 'dns' | 'datagramsDropped'>
 
 const columns = [
   'id', 'transport', 'protocol', 'scope', 'client_address', 'client_port', 'server_address', 'server_port', 'name', 'pid', 'process', 'user', 'started_at',

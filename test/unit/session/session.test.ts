@@ -121,3 +121,19 @@ test('flows of UDP: datagrams with their boundaries, empty ones too, counts exac
   ] as const) expect([...session.flows(filter)].map((row) => row.id), filter).toEqual(ids)
   await session.close()
 })
+
+test('what the kernel measured of both legs; nonsense there does not unsay the close', async () => {
+  const capture = buildCapture()
+  const measured = { clientLeg: { rtt: 250, minRtt: 200, retransmits: 3, mss: 1448 }, serverLeg: { rtt: 40_000, retransmits: 0, mss: 1220 } }
+  for (const more of [measured, { serverLeg: measured.serverLeg }, {}, { clientLeg: { rtt: -1, retransmits: 'many' }, serverLeg: 7 }]) {
+    const id = capture.opened()
+    capture.connected(id).data(id, 'up', 'x').closed(id, 'finished', 'client', more)
+  }
+  const { session } = await openWhole(writeSession(capture))
+  expect(session.details(1).legs).toEqual({ client: measured.clientLeg, server: measured.serverLeg })
+  expect(session.details(2).legs).toEqual({ server: measured.serverLeg })
+  for (const id of [3, 4]) {
+    expect(session.details(id).legs).toBeUndefined()
+    expect(session.details(id).row).toMatchObject({ state: 'finished', closedBy: 'client' })
+  }
+})
