@@ -1,5 +1,7 @@
 // npm run bench: the relay side by side with plain forwarding, HAProxy, Squid and mitmdump, in namespaces of their own.
 //   npm run bench -- [--quick] [--rounds N] [--seconds S] [--threads 1,2] [--contenders NAME,...] [--loads NAME,...] [--idle-flows N] [--json]
+// npm run soak: thousands of flows with churn for minutes, every byte checked at both ends.
+//   npm run soak -- [--minutes 3] [--flows 5000] [--threads 2] [--seed 1] [--no-payload]
 import { join } from 'node:path'
 
 import { buildNative, buildNode } from './build.mjs'
@@ -12,5 +14,7 @@ await main(async () => {
   await ensureModules()
   await buildNative()
   await buildNode()
-  return run(process.execPath, [join(root, 'build/node/bench.mjs'), ...process.argv.slice(2)])
+  const words = process.argv.slice(2)
+  const soak = words[0] === 'soak'
+  return run(process.execPath, [join(root, `build/node/${soak ? 'soak' : 'bench'}.mjs`), ...(soak ? words.slice(1) : words)])
 })

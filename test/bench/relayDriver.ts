@@ -10,10 +10,14 @@ export interface RelayOptions {
   readonly threads: number
   readonly payload: boolean
   readonly port: number
+  /** Of payload kept in all; none: as much as comes. */
+  readonly maxBytes?: number
 }
 export interface RunningProxy {
   readonly pid: number
   readonly port: number
+  /** Resolves when no flow is active any more. */
+  quiet(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -35,13 +39,23 @@ export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
   const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()))
   const start = {
     type: 'start', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [], port: options.port, portTries: 20, ipv6: true, threads: options.threads,
-    uplinkMark: 0x8000_0000, capture: { folder: options.folder, payload: options.payload, maxBytesPerFlow: null, maxBytes: null }, attribute: true, maxFlows: 16_384, version: 'bench',
+    uplinkMark: 0x8000_0000, capture: { folder: options.folder, payload: options.payload, maxBytesPerFlow: null, maxBytes: options.maxBytes ?? null }, attribute: true, maxFlows: 16_384, version: 'bench',
   }
   control.write(`${JSON.stringify(start)}\n`)
   const { port, pid } = await ready
   return {
     pid,
     port,
+    quiet: () => new Promise((resolve) => {
+      lines.on('line', (line) => {
+        const message = JSON.parse(line) as { type: string; active?: number }
+        if (message.type !== 'pong') return
+        if (message.active === 0) resolve()
+        else setTimeout(ask, 50)
+      })
+      const ask = (): void => void control.write('{"type":"ping","id":1}\n')
+      ask()
+    }),
     async stop() {
       control.write('{"type":"quit"}\n')
       await ended

@@ -2,13 +2,10 @@ import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 
+import { divertTo } from './divertTo.ts'
 import type { Contender } from './figures.ts'
 import { startRelay } from './relayDriver.ts'
 import type { Lab } from '../lab/makeLab.ts'
-import { makePlan } from '#core/plan/makePlan.ts'
-import { compileRules } from '#core/rules/compileRules.ts'
-import { renderNft } from '#core/rules/renderNft.ts'
-import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { findPlaces } from '#probe/places.ts'
 
 export interface StartOptions {
@@ -41,19 +38,13 @@ export async function startContender(contender: Contender, options: StartOptions
   }
 }
 
-/** Sluice's own rules, leading to whichever listener: all need the same diversion. */
+/** All need the same diversion. */
 async function behindTproxy({ lab, port }: StartOptions, relayPort: number, program: RunningContender): Promise<RunningContender> {
-  const plan = makePlan({ tcp: String(port), scope: ['forwarded'], interfaces: ['cl0'], backend: 'nft' })
-  const rules = compileRules(plan, { tools: [{ backend: 'nft', usable: true, path: '/usr/sbin/nft' }], ipv6: true, interfaces: ['lo', 'cl0', 'sv0'] })
-  const nft = renderNft(rules, { relayPort, owner: false, leaseSeconds: 3600 })
-  const routes = renderRoutes(rules)
-  await lab.exec('router', ['/usr/sbin/nft', '-f', '-'], { input: nft.load + nft.arm })
-  for (const args of routes.apply) await lab.exec('router', ['/usr/sbin/ip', ...args])
+  const divert = await divertTo(lab, port, relayPort)
   return {
     pid: program.pid,
     async stop() {
-      await lab.exec('router', ['/usr/sbin/nft', '-f', '-'], { input: nft.remove })
-      for (const args of routes.revert) await lab.exec('router', ['/usr/sbin/ip', ...args], { reject: false })
+      await divert.undo()
       await program.stop()
     },
   }

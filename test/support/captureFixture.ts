@@ -195,7 +195,7 @@ export class CaptureFixture {
     }
     if (reason === 'client-reset') this.packet(id, 'up', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)
     else if (reason !== 'finished') this.packet(id, 'down', tcpFlags.rst | tcpFlags.ack, new Uint8Array(0), time)
-    this.parts.push(encodeFact({ t: 'close', id, time: String(time), reason, closedBy, bytesUp: flow.bytes.up, bytesDown: flow.bytes.down, ...more } as Fact))
+    this.parts.push(encodeFact({ t: 'close', id, time: String(time), reason, closedBy, bytesUp: flow.bytes.up, bytesDown: flow.bytes.down, ...more }))
     this.flows.delete(id)
     return this
   }
