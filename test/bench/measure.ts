@@ -14,6 +14,7 @@ export function cpuSeconds(pid: number): number {
 
 export interface BenchFact {
   readonly t: string
+  readonly id?: number
   readonly bytes?: number
   readonly bytesUp?: number
   readonly bytesDown?: number
