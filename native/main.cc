@@ -17,6 +17,7 @@
 #include "control/message.h"
 #include "control/privileges.h"
 #include "net/socket.h"
+#include "net/udp_socket.h"
 #include "relay/shared.h"
 #include "relay/usher.h"
 #include "relay/worker.h"
@@ -72,6 +73,14 @@ bool witnessIsThere(int channel) {
   return ::poll(&waiting, 1, kWitnessPatience) == 1 && receiveAnswer(channel, ended).has_value();
 }
 
+RelayOptions relayOptions(const StartMessage& start, std::uint16_t port) {
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  RelayOptions options{start.uplinkMark, start.maxFlows, port, start.threads};
+  options.udpIdle = {start.udpIdle.dns * kSecond, start.udpIdle.quic * kSecond, start.udpIdle.other * kSecond, kSecond};  // failing: a second
+  for (const PortRange& range : start.refuse) options.refuse.emplace_back(range.from, range.to);
+  return options;
+}
+
 int run() {
   if (::fcntl(kControl, F_GETFD) < 0) {
     std::fputs("sluice-relay is started by Sluice itself and does nothing on its own.\n", stderr);
@@ -89,6 +98,8 @@ int run() {
     synLog = std::make_unique<SynLog>(SynLog::open(start.hold->group, refused));
     if (!*synLog) synLog.reset();
   }
+  // Only root may give them more room than others get; they are bound to nothing yet.
+  UdpListeners udp = start.udp ? makeUdpListeners(start.ipv6, start.threads) : UdpListeners(start.threads);
   if (const std::string problem = dropPrivileges(start); !problem.empty()) {
     giveUp(channel, "internal", "The relay could not give up its rights", problem);
   }
@@ -110,7 +121,7 @@ int run() {
   if (!recorder) giveUp(channel, "capture-unwritable", "The session folder cannot be written", std::strerror(error));
 
   if (witness >= 0 && !witnessIsThere(witness)) witness = -1;
-  Listeners listeners = openListeners(start.port, start.portTries, start.ipv6, start.threads);
+  Listeners listeners = openListeners(start.port, start.portTries, start.ipv6, start.threads, start.udp);
   switch (listeners.failure) {
     case Listeners::Failure::kNone: break;
     case Listeners::Failure::kPortTaken: giveUp(channel, "port-taken", "No free port to listen on", std::strerror(listeners.error));
@@ -119,8 +130,12 @@ int run() {
     case Listeners::Failure::kOther: giveUp(channel, "internal", "The relay cannot listen", std::strerror(listeners.error));
   }
 
+  if (const int failed = start.udp ? bindUdpListeners(udp, listeners.port, listeners.ipv6) : 0; failed != 0) {
+    giveUp(channel, failed == EADDRINUSE ? "port-taken" : "internal", "The relay cannot listen for UDP", std::strerror(failed));
+  }
+
   RelayShared shared;
-  shared.options = RelayOptions{start.uplinkMark, start.maxFlows, listeners.port};
+  shared.options = relayOptions(start, listeners.port);
   shared.witness = witness;
   for (const HandOverWish& wish : start.handOver) shared.handOvers.push_back(std::make_unique<HandOver>(wish));
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));
@@ -133,7 +148,7 @@ int run() {
   shared.usher = usher.get();
   std::vector<std::unique_ptr<Worker>> workers;
   for (std::size_t i = 0; i < start.threads; ++i) {
-    workers.push_back(std::make_unique<Worker>(shared, i, workers, recorder->track(i), std::move(listeners.sockets[i])));
+    workers.push_back(std::make_unique<Worker>(shared, i, workers, recorder->track(i), std::move(listeners.sockets[i]), std::move(udp[i])));
   }
   channel.send(formatReady(listeners.port, listeners.ipv6, usher != nullptr, ::getpid(), ::getuid()), false);
   for (const auto& worker : workers) worker->start();

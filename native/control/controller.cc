@@ -22,7 +22,7 @@ constexpr std::int64_t kStopPatience = 2000 * kMillisecond;
 
 Controller::Controller(Channel& channel, RelayShared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals)
     : channel_(channel), shared_(shared), recorder_(recorder), workers_(workers), signals_(signals), now_(Recorder::now()),
-      shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), unsureAt_(shedAt_), recording_(recorder.state()) {}
+      shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), unsureAt_(shedAt_), lostAt_(shedAt_), recording_(recorder.state()) {}
 
 int Controller::timeout() const {
   if (shared_.changed.load(std::memory_order_relaxed)) {
@@ -99,6 +99,8 @@ Counters Controller::counters() const {
     sum.active += worker->counters().active.load(std::memory_order_relaxed);
     sum.total += worker->counters().total.load(std::memory_order_relaxed);
     sum.bytes += worker->counters().bytes.load(std::memory_order_relaxed);
+    sum.datagrams += worker->counters().datagrams.load(std::memory_order_relaxed);
+    sum.udpFlows += worker->counters().udpFlows.load(std::memory_order_relaxed);
   }
   if (shared_.usher != nullptr) {
     sum.active += shared_.usher->active();
@@ -120,7 +122,8 @@ void Controller::tellFlows() {
 void Controller::tellWarnings() {
   const std::uint32_t warnings = shared_.warnings.exchange(0, std::memory_order_relaxed);
   const auto episode = [&](std::int64_t& last) { return now_ - std::exchange(last, now_) > kEpisode; };
-  if ((warnings & kFlowsShed) != 0 && episode(shedAt_)) warn("flows-shed", "no room for more flows: new ones are reset");
+  if ((warnings & kFlowsShed) != 0 && episode(shedAt_)) warn("flows-shed", "no room for more flows: new ones are reset, and of UDP those silent for longest end");
+  if ((warnings & kDatagramsLost) != 0 && episode(lostAt_)) warn("datagrams-lost", "first datagrams of flows came faster than they were taken, and some were lost");
   if ((warnings & kLoopRefused) != 0 && episode(loopAt_)) {
     warn("loop-refused", "the relay's own connection came back to it and was refused: something removed or overtook the rule that lets it pass");
   }

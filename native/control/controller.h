@@ -45,7 +45,7 @@ class Controller {
   std::uint64_t lastPing_ = 0;
   Counters told_;
   std::int64_t now_ = 0, toldAt_ = 0;
-  std::int64_t shedAt_, loopAt_, unsureAt_;   // when last seen: a warning is of an episode
+  std::int64_t shedAt_, loopAt_, unsureAt_, lostAt_;   // when last seen: a warning is of an episode
   Recording recording_;
   bool ended_ = false;
 };

@@ -11,19 +11,13 @@
 #include <cerrno>
 #include <cstring>
 
+#include "net/socket_options.h"
+#include "net/udp_socket.h"
+
 namespace sluice {
 namespace {
 
-constexpr int kIpv6Transparent = 75;       // IPV6_TRANSPARENT, linux/in6.h
-constexpr int kBindAddressNoPort = 24;     // IP_BIND_ADDRESS_NO_PORT, linux/in.h; for IPv6 sockets too, on level SOL_IP
-
-bool set(int fd, int level, int option, int value) {
-  return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
-}
-
-bool setTransparent(int fd, int family) {
-  return family == AF_INET ? set(fd, SOL_IP, IP_TRANSPARENT, 1) : set(fd, SOL_IPV6, kIpv6Transparent, 1);
-}
+constexpr auto set = setOption;
 
 // A process that dies must look like a reset and never like a clean end of data, so linger is armed as long as a socket lives. It is
 // not taken back: an orderly end closes a socket whose both directions the kernel has ended already, and such a close sends nothing.
@@ -31,22 +25,6 @@ bool arm(int fd) {
   const linger abrupt{1, 0};
   return set(fd, IPPROTO_TCP, TCP_NODELAY, 1) && set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) && set(fd, SOL_SOCKET, SO_OOBINLINE, 1) &&
          ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt) == 0;
-}
-
-Endpoint loopback(int family, std::uint16_t port) {
-  Endpoint endpoint;
-  if (family == AF_INET) {
-    auto& address = reinterpret_cast<sockaddr_in&>(endpoint.storage);
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(port);
-  } else {
-    auto& address = reinterpret_cast<sockaddr_in6&>(endpoint.storage);
-    address.sin6_family = AF_INET6;
-    address.sin6_addr = in6addr_loopback;
-    address.sin6_port = htons(port);
-  }
-  return endpoint;
 }
 
 struct Listener {
@@ -78,7 +56,23 @@ bool absent(int error) { return error == EADDRNOTAVAIL || error == EAFNOSUPPORT 
 
 }  // namespace
 
-Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads) {
+Endpoint loopback(int family, std::uint16_t port) {
+  Endpoint endpoint;
+  if (family == AF_INET) {
+    auto& address = reinterpret_cast<sockaddr_in&>(endpoint.storage);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(port);
+  } else {
+    auto& address = reinterpret_cast<sockaddr_in6&>(endpoint.storage);
+    address.sin6_family = AF_INET6;
+    address.sin6_addr = in6addr_loopback;
+    address.sin6_port = htons(port);
+  }
+  return endpoint;
+}
+
+Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads, bool udp) {
   Listeners result;
   result.failure = Listeners::Failure::kPortTaken;
   result.error = EADDRINUSE;
@@ -86,7 +80,7 @@ Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size
     const auto number = static_cast<std::uint16_t>(candidate);
     result.sockets.clear();
     result.ipv6 = ipv6;
-    bool taken = false;
+    bool taken = udp && !udpPortFree(number, ipv6);
     for (std::size_t thread = 0; thread < threads && !taken; ++thread) {
       auto& pair = result.sockets.emplace_back();
       for (const int family : {AF_INET, AF_INET6}) {

@@ -23,8 +23,9 @@ struct Listeners {
 };
 
 // Listens on 127.0.0.1 and, where wanted and there, ::1, both on the first of port, port+1 .. port+tries on which nobody else listens.
-// Loopback and not the wildcard: a transparent wildcard listener takes every flow through the machine to its port number.
-Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads);
+// Loopback and not the wildcard: a transparent wildcard listener takes every flow through the machine to its port number. `udp`: the port is
+// to be free for UDP too (net/udp_socket.h listens there).
+Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads, bool udp = false);
 
 struct UpstreamRequest {
   const Endpoint& client;

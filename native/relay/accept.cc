@@ -18,8 +18,6 @@ constexpr int kAcceptsATurn = 64;
 constexpr std::int64_t kWitnessPatience = 50'000'000;  // ns a flow's answer is held back for its program to be found alive
 constexpr std::int64_t kPause = 100'000'000;           // ns without accepting when not even shedding is possible
 
-bool exhausted(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
-
 }  // namespace
 
 bool Worker::acceptAll(int family) {
@@ -71,7 +69,8 @@ void Worker::begin(int fd, const Endpoint& client) {
   first_ = owned.release();
   ++active_;
   ++total_;
-  const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows;
+  // A flow of UDP that is silent makes room.
+  const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows || udp_.shedOldest();
   if (held) return adopt(flow, *held, room);
   HandOver* via = shared_.handOverOf(server.port());
   // What the proxy's own machine sends through us comes from the proxy, for all we can know.

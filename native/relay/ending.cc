@@ -119,6 +119,7 @@ void Worker::checkDrained(Flow& flow) {
 }
 
 void Worker::resetAll() {
+  udp_.closeAll();
   while (first_ != nullptr) {
     Flow& flow = *first_;
     if (flow.state != FlowState::kEpilogue && flow.state != FlowState::kCondemned) {

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -13,16 +14,21 @@
 #include "net/own_addresses.h"
 #include "relay/hand_over.h"
 #include "relay/held.h"
+#include "relay/udp_flow.h"
+#include "relay/udp_owners.h"
 #include "relay/upstream_set.h"
 
 namespace sluice {
 
-enum Warning : std::uint32_t { kHandOverUnsure = 16, kFlowsShed = 1, kLoopRefused = 2, kWitnessLost = 4 };
+enum Warning : std::uint32_t { kFlowsShed = 1, kLoopRefused = 2, kWitnessLost = 4, kDatagramsLost = 8, kHandOverUnsure = 16 };
 
 struct RelayOptions {
   std::uint32_t uplinkMark = 0;
   unsigned maxFlows = 0;
   std::uint16_t port = 0;  // the listeners'
+  std::size_t threads = 1;
+  std::array<std::int64_t, kUdpKinds> udpIdle{};                     // ns, by UdpKind
+  std::vector<std::pair<std::uint16_t, std::uint16_t>> refuse{};     // ports of UDP, from and to
 };
 
 class Usher;
@@ -34,6 +40,8 @@ struct RelayShared {
   std::vector<std::unique_ptr<HandOver>> handOvers;  // set before any thread starts
   HeldTable held;
   Usher* usher = nullptr;                  // where SYNs are held; set before any thread starts
+  UpstreamSet udpUpstreams;
+  UdpOwners udpOwners;
   std::atomic<std::uint64_t> nextId{1};
   std::atomic<std::uint32_t> active{0};    // flows of all threads
   std::atomic<int> witness{-1};            // channel to the witness; -1: nobody to ask

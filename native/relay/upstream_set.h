@@ -28,6 +28,13 @@ class UpstreamSet {
   // program's end alone may equal one of ours without any harm.
   static Key key(const Endpoint& from, const Endpoint& to) { return Key{addressBytes(from), addressBytes(to), from.port(), to.port()}; }
 
+  struct Hash {
+    std::size_t operator()(const Key& key) const {
+      static_assert(sizeof(Key) == 36);
+      return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&key), sizeof key});
+    }
+  };
+
   // The same for the same server, never 0; others may share it.
   static std::uint32_t serverTag(const Endpoint& server) {
     return static_cast<std::uint32_t>(Hash{}(Key{{}, addressBytes(server), 0, server.port()})) | 1U;
@@ -51,13 +58,6 @@ class UpstreamSet {
     const auto found = shard.keys.find(key);
     return found == shard.keys.end() ? std::uint8_t{0} : found->second;
   }
-
-  struct Hash {
-    std::size_t operator()(const Key& key) const {
-      static_assert(sizeof(Key) == 36);
-      return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&key), sizeof key});
-    }
-  };
 
  private:
   struct alignas(64) Shard {

@@ -18,8 +18,9 @@ constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kDrainLook = 250 * kMillisecond;
 constexpr std::int64_t kWitnessPatience = 50 * kMillisecond;
 
-// Tags of what is no flow. A flow's tag is its address (64-byte aligned, never this small) plus its Side.
-constexpr std::uint64_t kMailTag = 2, kWitnessTag = 3;  // 0 and 1: the listeners
+// Tags of what is no flow. A flow's tag is its address (64-byte aligned, never this small) plus its Side, and UdpRelay::kFlowBit for one of UDP.
+constexpr std::uint64_t kMailTag = 2, kWitnessTag = 3;  // 0 and 1: the listeners; 4 and 5: those of UDP
+constexpr std::size_t kMostStrays = 1024;
 
 bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
   epoll_event event{};
@@ -31,10 +32,12 @@ bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
 }  // namespace
 
 Worker::Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track,
-               std::array<Descriptor, 2> listeners)
+               std::array<Descriptor, 2> listeners, std::array<Descriptor, 2> udpListeners)
     : shared_(shared), index_(index), siblings_(siblings), track_(track), listeners_(std::move(listeners)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)), mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-      reserve_(::eventfd(0, EFD_CLOEXEC)), scratch_(pool_.take()) {
+      reserve_(::eventfd(0, EFD_CLOEXEC)), scratch_(pool_.take()),
+      udp_({shared, track, own_, now_, epoll_.get(), index, [this](std::size_t owner, StrayDatagram stray) { siblings_[owner]->deliver(std::move(stray)); }},
+           std::move(udpListeners)) {
   bool good = epoll_ && mail_ && add(epoll_.get(), mail_.get(), EPOLLIN, kMailTag);
   for (std::uint64_t family = 0; family < 2; ++family) {
     if (listeners_[family]) good = good && add(epoll_.get(), listeners_[family].get(), EPOLLIN, family);
@@ -69,6 +72,14 @@ void Worker::deliver(WitnessAnswer answer) {
   }
   raise();
 }
+void Worker::deliver(StrayDatagram stray) {
+  {
+    const std::scoped_lock lock(answersMutex_);
+    if (strays_.size() >= kMostStrays) return;
+    strays_.push_back(std::move(stray));
+  }
+  raise();
+}
 
 void Worker::run() {
   if (index_ == 0) watchWitness();
@@ -87,6 +98,7 @@ int Worker::timeout() const {
   // Ends are announced by events; this look is for what no event tells, so it may be rare.
   if (!draining_.empty()) sooner(drainLook_);
   if (paused_) sooner(resumeAt_);
+  if (const std::int64_t due = udp_.due(); due >= 0) sooner(due);
   if (until < 0) return -1;
   return static_cast<int>(std::max<std::int64_t>(0, (until - now_ + kMillisecond - 1) / kMillisecond));
 }
@@ -111,11 +123,12 @@ void Worker::turn(int timeout) {
   expire();
   bool all = true;
   if (pinged != answered_.load(std::memory_order_relaxed)) {
-    for (int family = 0; family < 2; ++family) all = acceptAll(family) && all;
+    for (int family = 0; family < 2; ++family) all = acceptAll(family) && udp_.listen(static_cast<std::size_t>(family)) && all;
   }
   track_.flush();
   publish();
   dead_.clear();
+  udp_.endTurn();
   if (all && pinged != answered_.load(std::memory_order_relaxed)) {
     answered_.store(pinged, std::memory_order_release);
     shared_.wakeControl();
@@ -131,6 +144,10 @@ void Worker::dispatch(std::uint64_t tag, std::uint32_t events) {
     onMail();
   } else if (tag == kWitnessTag) {
     onWitness();
+  } else if (tag < 64) {
+    udp_.listen(tag - UdpRelay::kListenTag);
+  } else if ((tag & UdpRelay::kFlowBit) != 0) {
+    udp_.onEvent(tag, events);
   } else {
     auto* flow = reinterpret_cast<Flow*>(tag & ~std::uint64_t{63});
     onEvent(*flow, static_cast<Side>(tag & 1U), events);
@@ -147,16 +164,24 @@ void Worker::onMail() {
     stopping_ = true;
   }
   std::vector<WitnessAnswer> answers;
+  std::vector<StrayDatagram> strays;
   {
     const std::scoped_lock lock(answersMutex_);
     answers.swap(answers_);
+    strays.swap(strays_);
   }
   for (const WitnessAnswer& answer : answers) settle(answer);
+  for (const StrayDatagram& stray : strays) {
+    if (!stopping_) udp_.take(stray);
+  }
 }
 
 void Worker::settle(const WitnessAnswer& answer) {
   const auto found = awaiting_.find(answer.token);
-  if (found == awaiting_.end()) return;  // took too long; its flow went on unnamed
+  if (found == awaiting_.end()) {
+    udp_.settle(answer);  // else it took too long, and its flow went on unnamed
+    return;
+  }
   Flow& flow = *found->second;
   if (answer.program) track_.program(flow.record, *answer.program, now_);
   release(flow, answer.program ? &*answer.program : nullptr);
@@ -219,6 +244,7 @@ void Worker::expire() {
     for (Flow* flow : draining) checkDrained(*flow);
   }
   if (paused_ && now_ >= resumeAt_) resumeListeners();
+  udp_.expire();
 }
 
 void Worker::publish() {
@@ -227,9 +253,12 @@ void Worker::publish() {
     where.store(value, std::memory_order_relaxed);
     return true;
   };
-  bool changed = store(published_.active, active_);
-  changed = store(published_.total, total_) || changed;
-  changed = store(published_.bytes, bytes_) || changed;
+  const UdpRelay::Counts& udp = udp_.counts();
+  bool changed = store(published_.active, active_ + udp.busy);
+  changed = store(published_.total, total_ + udp.total) || changed;
+  changed = store(published_.bytes, bytes_ + udp.bytes) || changed;
+  changed = store(published_.datagrams, udp.datagrams) || changed;
+  changed = store(published_.udpFlows, udp.flows) || changed;
   if (changed && !shared_.changed.load(std::memory_order_relaxed) && !shared_.changed.exchange(true)) shared_.wakeControl();
 }
 

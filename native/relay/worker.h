@@ -17,6 +17,7 @@
 #include "net/socket.h"
 #include "relay/flow.h"
 #include "relay/shared.h"
+#include "relay/udp_relay.h"
 #include "witness/witness.h"
 
 namespace sluice {
@@ -24,7 +25,8 @@ namespace sluice {
 class Worker {
  public:
   // `siblings` are all workers, this one included: the first one reads the witness's answers for all.
-  Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, std::array<Descriptor, 2> listeners);
+  Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, std::array<Descriptor, 2> listeners,
+         std::array<Descriptor, 2> udpListeners);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -36,13 +38,14 @@ class Worker {
   void reset();
   void stop();                     // resets what is left, stops listening, ends the thread
   void deliver(WitnessAnswer answer);
+  void deliver(StrayDatagram stray);
   [[nodiscard]] std::uint64_t answered() const { return answered_.load(std::memory_order_acquire); }
   [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_acquire); }
   void join() { thread_.join(); }
   void abandon() { thread_.detach(); }
 
   struct Published {
-    std::atomic<std::uint64_t> active{0}, total{0}, bytes{0};
+    std::atomic<std::uint64_t> active{0}, total{0}, bytes{0}, datagrams{0}, udpFlows{0};
   };
   [[nodiscard]] const Published& counters() const { return published_; }
 
@@ -134,6 +137,9 @@ class Worker {
   std::atomic<bool> resetWanted_{false}, stopWanted_{false}, stopped_{false};
   std::mutex answersMutex_;
   std::vector<WitnessAnswer> answers_;
+  std::vector<StrayDatagram> strays_;
+
+  UdpRelay udp_;
 };
 
 }  // namespace sluice

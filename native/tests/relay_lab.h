@@ -96,27 +96,33 @@ class Namespace {
   Descriptor fd_;
 };
 
-// The rules of the project in their least form: SYNs to ports 8000-8999, forwarded from cl0 or of programs of this machine.
+// The rules of the project in their least form: SYNs and datagrams to ports 8000-8999, of UDP to 53 too, forwarded from cl0 or of programs of
+// this machine. Without fwd_port nothing new is taken: a gate that drains.
 // `hold`: SYNs go to the log and are dropped, until the relay sends them again with its released mark.
 inline std::string rules(bool exempt, bool hold) {
   const std::string held = hold ? "tcp flags & (fin|syn|rst|ack) == syn log group 7701 snaplen 160 drop\n" : "";
   return R"(table inet lab {
   chain pre { type filter hook prerouting priority filter + 50; policy accept;
+    meta l4proto udp socket transparent 1 meta mark set meta mark | 0x02000000 accept
     tcp flags & (fin|syn|rst|ack) != syn socket transparent 1 meta mark set meta mark | 0x02000000 accept
     meta l4proto { icmp, icmpv6 } socket transparent 1 meta mark set meta mark | 0x02000000 accept
     iifname "lo" meta mark & 0x90000000 == 0x90000000 tcp flags & (fin|syn|rst|ack) == syn jump take_lo
     iifname "lo" ct direction original meta mark & 0x10000000 == 0x10000000 jump take_lo
-    iifname "cl0" tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump take
+    iifname "cl0" jump fwd_port
+  }
+  chain fwd_port {
+    tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump take
+    udp dport { 53, 8000-8999 } ct mark set ct mark | 0x02000000 jump take
   }
   chain take {
     )" + held + R"(
-    meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:50080 meta mark set meta mark | 0x02000000 accept
-    meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:50080 meta mark set meta mark | 0x02000000 accept
+    meta nfproto ipv4 meta l4proto { tcp, udp } tproxy ip to 127.0.0.1:50080 meta mark set meta mark | 0x02000000 accept
+    meta nfproto ipv6 meta l4proto { tcp, udp } tproxy ip6 to [::1]:50080 meta mark set meta mark | 0x02000000 accept
   }
   chain take_lo {
     )" + (hold ? "meta mark & 0x80000000 == 0 " + held : "") + R"(
-    meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:50080 accept
-    meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:50080 accept
+    meta nfproto ipv4 meta l4proto { tcp, udp } tproxy ip to 127.0.0.1:50080 accept
+    meta nfproto ipv6 meta l4proto { tcp, udp } tproxy ip6 to [::1]:50080 accept
     meta l4proto tcp reject with tcp reset
     drop
   }
@@ -127,6 +133,7 @@ inline std::string rules(bool exempt, bool hold) {
     ct direction original ct mark & 0x10000000 == 0x10000000 meta mark set meta mark | 0x10000000 return
     ct mark & 0x10000000 == 0x10000000 return
     tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump out_take
+    udp dport { 53, 8000-8999 } ct state new jump out_take
   }
   chain out_take { ct mark set ct mark | 0x10000000
     meta mark set meta mark | 0x10000000
@@ -149,11 +156,14 @@ class Folder {
   std::string path_;
 };
 
-inline void applyRules(bool exempt = true, bool hold = false) {
+inline void applyTable(bool exempt = true, bool hold = false) {
   const Folder folder;
   const std::string file = folder.path() + "/rules";
   std::ofstream(file) << rules(exempt, hold);
   run({"nft", "-f", file});
+}
+inline void applyRules(bool exempt = true, bool hold = false) {
+  applyTable(exempt, hold);
   for (const std::string family : {"-4", "-6"}) {
     ip(family + " rule add pref 0 fwmark 0x10000000/0x10000000 lookup 7701 protocol 77");
     ip(family + " rule add pref 0 iif lo fwmark 0x02000000/0x02000000 lookup main protocol 77");
@@ -319,6 +329,9 @@ struct RelaySettings {
   std::string maxBytesPerFlow = "null";
   rlim_t descriptors = 0;  // hard limit; 0: this process's
   std::string folder;      // instead of one of its own
+  bool udp = false;
+  unsigned idle = 60;      // seconds, of every kind of UDP
+  unsigned refuse = 0;     // a port of UDP
 };
 
 class Relay {
@@ -347,7 +360,9 @@ class Relay {
          ",\"capture\":{\"folder\":" + sluice::quoteJson(settings.folder.empty() ? folder_.path() : settings.folder) + ",\"payload\":" +
          flag(settings.payload) + ",\"maxBytesPerFlow\":" + settings.maxBytesPerFlow + ",\"maxBytes\":null},\"attribute\":" + flag(settings.attribute) +
          (settings.hold ? ",\"hold\":{\"group\":7701,\"releasedMark\":2415919104}" : "") +
-         ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\"}");
+         ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\",\"udp\":" + flag(settings.udp) + ",\"udpIdle\":{\"dns\":" + std::to_string(settings.idle) +
+         ",\"quic\":" + std::to_string(settings.idle) + ",\"other\":" + std::to_string(settings.idle) + "},\"refuse\":[" +
+         (settings.refuse == 0 ? "" : "{\"from\":" + std::to_string(settings.refuse) + ",\"to\":" + std::to_string(settings.refuse) + "}") + "]}");
     if (expectReady) {
       first_ = read();
       CHECK_EQ(text(first_, "type"), "ready");

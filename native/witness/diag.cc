@@ -43,7 +43,7 @@ Endpoint unmapped(const Endpoint& endpoint) {
   return result;
 }
 
-std::string encodeDiagRequest(const Endpoint& client, const Endpoint& server, std::uint32_t sequence) {
+std::string encodeDiagRequest(const Endpoint& client, const Endpoint& server, std::uint32_t sequence, bool udp) {
   struct {
     nlmsghdr header;
     inet_diag_req_v2 body;
@@ -53,18 +53,20 @@ std::string encodeDiagRequest(const Endpoint& client, const Endpoint& server, st
   request.header.nlmsg_flags = NLM_F_REQUEST;
   request.header.nlmsg_seq = sequence;
   request.body.sdiag_family = static_cast<std::uint8_t>(client.family());
-  request.body.sdiag_protocol = IPPROTO_TCP;
+  request.body.sdiag_protocol = udp ? IPPROTO_UDP : IPPROTO_TCP;
   request.body.idiag_states = ~0U;
-  request.body.id.idiag_sport = htons(client.port());
-  request.body.id.idiag_dport = htons(server.port());
-  fillAddress(client, request.body.id.idiag_src);
-  fillAddress(server, request.body.id.idiag_dst);
+  const Endpoint& source = udp ? server : client;
+  const Endpoint& destination = udp ? client : server;
+  request.body.id.idiag_sport = htons(source.port());
+  request.body.id.idiag_dport = htons(destination.port());
+  fillAddress(source, request.body.id.idiag_src);
+  fillAddress(destination, request.body.id.idiag_dst);
   if (!client.v4()) request.body.id.idiag_if = reinterpret_cast<const sockaddr_in6&>(server.storage).sin6_scope_id;
   request.body.id.idiag_cookie[0] = request.body.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
   return {reinterpret_cast<const char*>(&request), sizeof request};
 }
 
-std::optional<SocketFacts> decodeDiagReply(std::span<const std::byte> reply, const Endpoint& client, const Endpoint& server, std::uint32_t sequence) {
+std::optional<SocketFacts> decodeDiagReply(std::span<const std::byte> reply, const Endpoint& client, const Endpoint& server, std::uint32_t sequence, bool udp) {
   nlmsghdr header;
   inet_diag_msg body;
   if (reply.size() < sizeof header) return std::nullopt;
@@ -72,6 +74,14 @@ std::optional<SocketFacts> decodeDiagReply(std::span<const std::byte> reply, con
   if (header.nlmsg_len > reply.size() || header.nlmsg_len < NLMSG_HDRLEN + sizeof body) return std::nullopt;
   if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY || header.nlmsg_seq != sequence) return std::nullopt;
   std::memcpy(&body, reply.data() + NLMSG_HDRLEN, sizeof body);
+  if (udp) {
+    // The program's own end; it need not be connected, nor bound to an address.
+    const auto nowhere = [](const __be32 (&words)[4]) { return (words[0] | words[1] | words[2] | words[3]) == 0; };
+    if (body.id.idiag_sport != htons(client.port())) return std::nullopt;
+    if (body.id.idiag_dport != 0 && body.id.idiag_dport != htons(server.port())) return std::nullopt;
+    if (!nowhere(body.id.idiag_src) && !sameAddress(client, body.idiag_family, body.id.idiag_src)) return std::nullopt;
+    return SocketFacts{body.idiag_inode, body.idiag_uid};
+  }
   // Port 0 is nobody's, so the kernel has found who listens, on that address or on all; else it has not found what was asked for.
   const bool listens = body.idiag_state == TCP_LISTEN;
   if (listens != (server.port() == 0)) return std::nullopt;

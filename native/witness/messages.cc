@@ -17,7 +17,7 @@ struct WireEndpoint {
 };
 
 struct WireQuestion {
-  std::uint32_t kind, zero;
+  std::uint32_t kind, udp;  // 0 or 1
   std::uint64_t token;
   WireEndpoint client, server;
 };
@@ -69,6 +69,7 @@ std::string encodeQuestion(const WitnessQuestion& question) {
   WireQuestion wire{};
   wire.kind = kQuestion;
   wire.token = question.token;
+  wire.udp = question.udp ? 1 : 0;
   wire.client = toWire(question.client);
   wire.server = toWire(question.server);
   return {reinterpret_cast<const char*>(&wire), sizeof wire};
@@ -80,7 +81,8 @@ std::optional<WitnessQuestion> decodeQuestion(std::span<const std::byte> message
   std::memcpy(&wire, message.data(), sizeof wire);
   WitnessQuestion question{};
   question.token = wire.token;
-  if (wire.kind != kQuestion || wire.zero != 0 || wire.client.family != wire.server.family) return std::nullopt;
+  question.udp = wire.udp == 1;
+  if (wire.kind != kQuestion || wire.udp > 1 || wire.client.family != wire.server.family) return std::nullopt;
   if (!fromWire(wire.client, question.client) || !fromWire(wire.server, question.server)) return std::nullopt;
   return question;
 }

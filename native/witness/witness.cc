@@ -24,9 +24,9 @@ constexpr auto kPatience = std::chrono::milliseconds(40);
 
 class SocketDiag {
  public:
-  std::optional<SocketFacts> ask(const Endpoint& client, const Endpoint& server) {
+  std::optional<SocketFacts> ask(const Endpoint& client, const Endpoint& server, bool udp) {
     if (socket_ < 0 && !open()) return std::nullopt;
-    const std::string request = encodeDiagRequest(client, server, ++sequence_);
+    const std::string request = encodeDiagRequest(client, server, ++sequence_, udp);
     if (send(socket_, request.data(), request.size(), 0) != static_cast<ssize_t>(request.size())) return reopen();
     alignas(nlmsghdr) std::byte reply[4096];
     for (int tries = 0; tries < 4; ++tries) {  // an old reply may still lie there
@@ -34,7 +34,7 @@ class SocketDiag {
       if (length < 0 && errno == EINTR) continue;
       if (length < static_cast<ssize_t>(sizeof(nlmsghdr))) return reopen();
       if (reinterpret_cast<const nlmsghdr*>(reply)->nlmsg_seq != sequence_) continue;
-      return decodeDiagReply({reply, static_cast<std::size_t>(length)}, client, server, sequence_);
+      return decodeDiagReply({reply, static_cast<std::size_t>(length)}, client, server, sequence_, udp);
     }
     return reopen();
   }
@@ -82,13 +82,13 @@ std::optional<WitnessAnswer> receiveAnswer(int channel, bool& ended) {
   }
 }
 
-std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server) {
+std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server, bool udp) {
   // The witness is one thread, and this is its memory of what it saw.
   thread_local SocketDiag diag;
   thread_local Processes processes;
   const Endpoint from = unmapped(client), to = unmapped(server);
   if (from.family() != to.family()) return std::nullopt;
-  const auto facts = diag.ask(from, to);
+  const auto facts = diag.ask(from, to, udp);
   if (!facts) return std::nullopt;
   std::optional<Program> program;
   if (facts->inode != 0) {
@@ -111,7 +111,7 @@ void runWitness(int channel) {
     if (length <= 0) return;
     const auto question = decodeQuestion({message, static_cast<std::size_t>(length)});
     if (!question) continue;
-    const std::string answer = encodeAnswer({question->token, findProgram(question->client, question->server)});
+    const std::string answer = encodeAnswer({question->token, findProgram(question->client, question->server, question->udp)});
     if (send(channel, answer.data(), answer.size(), MSG_NOSIGNAL) < 0 && errno != EINTR) return;
   }
 }

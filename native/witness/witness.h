@@ -10,7 +10,8 @@
 
 namespace sluice {
 
-struct WitnessQuestion { std::uint64_t token; Endpoint client, server; };           // a TCP flow whose client is a socket of this machine; server port 0: who listens at `client`
+// A flow whose client is a socket of this machine; with server port 0 (TCP): who listens at `client`.
+struct WitnessQuestion { std::uint64_t token; Endpoint client, server; bool udp = false; };
 struct WitnessAnswer { std::uint64_t token; std::optional<Program> program; };      // none: it was gone, or not of this machine
 
 // Both ends of the channel are SOCK_SEQPACKET messages of a fixed binary layout, at most 8 KiB; the relay's end is non-blocking.
@@ -25,6 +26,6 @@ int startWitness();
 void runWitness(int channel);
 
 // sock_diag (exact query, no dump) then /proc. Source: linux/inet_diag.h; ARCHITECTURE.md. Used by runWitness.
-std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server);
+std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server, bool udp = false);
 
 }  // namespace sluice

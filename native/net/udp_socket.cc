@@ -1,0 +1,150 @@
+#include "net/udp_socket.h"
+
+#include <time.h>
+#include <linux/errqueue.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "net/socket_options.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kRecvOrigDestination4 = 20, kRecvOrigDestination6 = 74;  // IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR: linux/in.h, linux/in6.h
+constexpr int kMemInfo = 55;                                           // SO_MEMINFO, asm-generic/socket.h
+constexpr int kUdpGro = 104;                                           // UDP_GRO, linux/udp.h
+constexpr int kListenerBuffer = 8 << 20, kFlowBuffer = 4 << 20;        // bytes; a limit, not a reservation
+
+void enlarge(int fd, int bytes) {
+  if (!setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes)) setOption(fd, SOL_SOCKET, SO_RCVBUF, bytes);
+}
+
+bool tellTos(int fd, int family) {
+  return family == AF_INET ? setOption(fd, SOL_IP, IP_RECVTOS, 1) : setOption(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
+}
+
+// Of a flow's sockets, both sides. Errors come with what ICMP said; large sends and receives are asked for where the kernel has them.
+bool prepare(int fd, int family, std::uint32_t mark) {
+  if (mark != 0 && !setOption(fd, SOL_SOCKET, SO_MARK, static_cast<int>(mark))) return false;
+  if (!(family == AF_INET ? setOption(fd, SOL_IP, IP_RECVERR, 1) : setOption(fd, SOL_IPV6, IPV6_RECVERR, 1))) return false;
+  if (!tellTos(fd, family)) return false;
+  setOption(fd, SOL_UDP, kUdpGro, 1);
+  enlarge(fd, kFlowBuffer);
+  setOption(fd, SOL_SOCKET, SO_SNDBUF, kFlowBuffer);
+  return true;
+}
+
+Descriptor datagramSocket(int family) { return Descriptor{::socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)}; }
+
+}  // namespace
+
+UdpListeners makeUdpListeners(bool ipv6, std::size_t threads) {
+  UdpListeners listeners(threads);
+  for (auto& pair : listeners) {
+    for (const int family : {AF_INET, AF_INET6}) {
+      if (family == AF_INET6 && !ipv6) continue;
+      Descriptor fd = datagramSocket(family);
+      if (!fd) continue;
+      enlarge(fd.get(), kListenerBuffer);
+      pair[family == AF_INET ? 0 : 1] = std::move(fd);
+    }
+  }
+  return listeners;
+}
+
+bool udpPortFree(std::uint16_t port, bool ipv6) {
+  for (const int family : {AF_INET, AF_INET6}) {
+    if (family == AF_INET6 && !ipv6) continue;
+    const Descriptor fd = datagramSocket(family);
+    if (family == AF_INET6) setOption(fd.get(), SOL_IPV6, IPV6_V6ONLY, 1);
+    const Endpoint address = loopback(family, port);
+    if (fd && ::bind(fd.get(), address.raw(), address.size()) != 0 && errno == EADDRINUSE) return false;
+  }
+  return true;
+}
+
+int bindUdpListeners(UdpListeners& listeners, std::uint16_t port, bool ipv6) {
+  bool first = true;
+  for (auto& pair : listeners) {
+    for (const int family : {AF_INET, AF_INET6}) {
+      Descriptor& fd = pair[family == AF_INET ? 0 : 1];
+      if (family == AF_INET6 && !ipv6) fd.reset();
+      if (!fd) continue;
+      if (family == AF_INET6 && !setOption(fd.get(), SOL_IPV6, IPV6_V6ONLY, 1)) return errno;
+      // As for TCP: the first of a port binds without SO_REUSEPORT, and before it becomes transparent.
+      if (!first && !setOption(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return errno;
+      const Endpoint address = loopback(family, port);
+      if (::bind(fd.get(), address.raw(), address.size()) != 0) return errno;
+      if (first && !setOption(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return errno;
+      if (!setTransparent(fd.get(), family)) return errno;
+      const bool told = family == AF_INET ? setOption(fd.get(), SOL_IP, kRecvOrigDestination4, 1) : setOption(fd.get(), SOL_IPV6, kRecvOrigDestination6, 1);
+      if (!told || !tellTos(fd.get(), family)) return errno;
+    }
+    first = false;
+  }
+  return 0;
+}
+
+Descriptor openUdpClientSide(const Endpoint& client, const Endpoint& server, std::uint32_t mark, int& error) {
+  const int family = server.family();
+  Descriptor fd = datagramSocket(family);
+  // SO_REUSEADDR: flows of many clients are bound to one server's address.
+  const bool good = fd && setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) && setTransparent(fd.get(), family) && prepare(fd.get(), family, mark) &&
+                    ::bind(fd.get(), server.raw(), server.size()) == 0 && ::connect(fd.get(), client.raw(), client.size()) == 0;
+  if (!good) {
+    error = errno;
+    fd.reset();
+  }
+  return fd;
+}
+
+Upstream openUdpUpstream(const UpstreamRequest& request) {
+  const int family = request.server.family();
+  const bool spoof = !request.local && !request.ownServer;
+  Endpoint source = request.client;
+  source.setPort(0);
+  Descriptor refused;  // keeps its port away from the next try
+  for (int attempt = 0;; ++attempt) {
+    Upstream result;
+    const auto fail = [&]() -> Upstream& {
+      result.error = errno;
+      return result;
+    };
+    Descriptor fd = datagramSocket(family);
+    if (!fd || !prepare(fd.get(), family, request.mark)) return fail();
+    if (spoof || request.local) {
+      if (spoof && !setTransparent(fd.get(), family)) return fail();
+      setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
+      if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) return fail();
+    }
+    if (::connect(fd.get(), request.server.raw(), request.server.size()) != 0) return fail();
+    socklen_t length = sizeof result.local.storage;
+    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) return fail();
+    if (spoof && attempt < 4 && result.local.port() == request.client.port()) {
+      refused = std::move(fd);
+      continue;
+    }
+    result.connected = true;
+    result.fd = fd.release();
+    return result;
+  }
+}
+
+Descriptor openRawSender(int family, std::uint32_t mark) {
+  Descriptor fd{::socket(family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_RAW)};
+  if (fd && mark != 0 && !setOption(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(mark))) fd.reset();
+  return fd;
+}
+
+std::uint64_t droppedByKernel(int fd) {
+  std::uint32_t info[SK_MEMINFO_VARS] = {};
+  socklen_t length = sizeof info;
+  if (::getsockopt(fd, SOL_SOCKET, kMemInfo, info, &length) != 0 || length <= SK_MEMINFO_DROPS * sizeof info[0]) return 0;
+  return info[SK_MEMINFO_DROPS];
+}
+
+}  // namespace sluice
