@@ -100,6 +100,8 @@ void Usher::turn() {
     answered_.store(pinged, std::memory_order_release);
     shared_.wakeControl();
   }
+  // One that came since may have been taken out of the mail together with its forerunner.
+  if (pinged_.load(std::memory_order_acquire) != pinged) raise();
 }
 
 void Usher::publish() {

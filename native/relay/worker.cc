@@ -135,6 +135,8 @@ void Worker::turn(int timeout) {
   } else if (!all) {
     raise();
   }
+  // One that came since may have been taken out of the mail together with its forerunner.
+  if (pinged_.load(std::memory_order_acquire) != pinged) raise();
 }
 
 void Worker::dispatch(std::uint64_t tag, std::uint32_t events) {

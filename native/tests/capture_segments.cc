@@ -62,7 +62,7 @@ void ring() {
   options.maxBytes = 1U << 20U;
   options.ring = true;
   options.segmentBytes = 200'000;
-  options.memory = 1;
+  options.memory = 64U << 20U;  // all of it: no gap but the one this test is about
   options.write = watchedWrite;
   int error = 0;
   const auto recorder = Recorder::open(options, error);
@@ -77,10 +77,7 @@ void ring() {
   track.connected(flow, flow.client, kTime + 1);
   const std::string chunk(20'000, 'r');
   for (int index = 0; index < 400; ++index) {
-    do {  // no gap but the one this test is about
-      track.flush();
-      sched_yield();
-    } while (recorder->state() != Recording::kOn);
+    track.flush();
     track.data(flow, index % 4 == 0 ? Direction::kUp : Direction::kDown, bytesOf(chunk), kTime + 2 + index);
   }
   track.finished(flow, Direction::kUp, kTime + 1000);
@@ -167,6 +164,7 @@ void idleThread() {
     busy.data(loud, Direction::kUp, bytesOf(chunk), kTime);
     busy.flush();
   }
+  while (recorder->state() != Recording::kOn) sched_yield();  // what was too much is written, and there is room again
   idle.data(quiet, Direction::kUp, bytesOf("late"), kTime);
   idle.flush();
   busy.closed(loud, CloseReason::kFinished, ClosedBy::kClient, kTime);
@@ -174,7 +172,7 @@ void idleThread() {
   CHECK(recorder->finish(5000));
   const std::vector<std::string> segments = segmentsOf(folder);
   const auto accounts = capture_reader::accounts(capture_reader::readAll(segments));
-  CHECK_EQ(accounts.at(2).kept[0], loud.bytes[0]);
+  CHECK_EQ(accounts.at(2).kept[0] + accounts.at(2).gaps[0], loud.bytes[0]);  // the disk may be slower than this thread
   CHECK_EQ(accounts.at(1).kept[0], 4U);
   CHECK(segments.front().find("late") == std::string::npos);
   CHECK(capture_reader::accounts(capture_reader::read(segments.front())).contains(1));
