@@ -15,6 +15,8 @@ export interface TestRelay {
   readonly pid: number
   /** Flows it has taken so far; asked anew, after every relaying thread has passed its loop. */
   total(): Promise<number>
+  /** Flows it has now, asked likewise. */
+  active(): Promise<number>
   /** Kills it as a crash would. */
   kill(): Promise<void>
   stop(): Promise<void>
@@ -22,7 +24,7 @@ export interface TestRelay {
 
 const person = 65534
 
-export async function startRelay(lab: Lab, { hold = false }: { readonly hold?: boolean } = {}): Promise<TestRelay> {
+export async function startRelay(lab: Lab, { hold = false, udpIdle = 60 }: { readonly hold?: boolean; readonly udpIdle?: number } = {}): Promise<TestRelay> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-rules-'))
   chownSync(folder, person, person)
   const [command, ...args] = [...lab.enter('router'), findPlaces().relay]
@@ -56,6 +58,7 @@ export async function startRelay(lab: Lab, { hold = false }: { readonly hold?: b
     {
       type: 'start', uid: person, gid: person, groups: [person], port: 50080, portTries: 20, ipv6: true, threads: 1, uplinkMark: defaultMarks.uplink,
       hold: hold ? { group: holdGroup, releasedMark: (defaultMarks.local | defaultMarks.uplink) >>> 0 } : null,
+      udp: true, udpIdle: { dns: udpIdle, quic: udpIdle, other: udpIdle }, refuse: [{ from: 5399, to: 5399 }],
       capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, attribute: false, maxFlows: 1024, version: '0.1.0',
     },
     (message) => message['type'] === 'ready' || message['type'] === 'failed',
@@ -63,6 +66,10 @@ export async function startRelay(lab: Lab, { hold = false }: { readonly hold?: b
   if (ready['type'] !== 'ready' || ready['holds'] !== hold) throw new Error(`the relay did not start: ${JSON.stringify(ready)}`)
 
   let pings = 0
+  const ping = (): Promise<Record<string, unknown>> => {
+    const id = ++pings
+    return ask({ type: 'ping', id }, (message) => message['type'] === 'pong' && message['id'] === id)
+  }
   const finish = async (): Promise<void> => {
     await ended
     rmSync(folder, { recursive: true, force: true })
@@ -70,10 +77,8 @@ export async function startRelay(lab: Lab, { hold = false }: { readonly hold?: b
   return {
     port: Number(ready['port']),
     pid: Number(ready['pid']),
-    async total() {
-      const id = ++pings
-      return Number((await ask({ type: 'ping', id }, (message) => message['type'] === 'pong' && message['id'] === id))['total'])
-    },
+    total: async () => Number((await ping())['total']),
+    active: async () => Number((await ping())['active']),
     async kill() {
       child.kill('SIGKILL')
       await finish()
