@@ -41,6 +41,7 @@ const shapes = {
   'segment-bytes': { type: 'string' },
   'no-ring': { type: 'boolean' },
   threads: { type: 'string' },
+  netns: { type: 'string' },
 } as const
 
 export const captureCommand: Command = {
@@ -48,7 +49,8 @@ export const captureCommand: Command = {
   summary: 'opens the gate and records what flows through it',
   usage: `sluice capture [--tcp PORTS] [--udp PORTS] [--refuse PORTS] -o NAME.sluice [--for 30s] [--json] [--no-payload]
                [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N]
-               and the choices of sluice plan: --udp-idle --send --scope --iface --user --cgroup --exclude --no-hold --backend --port
+               [--netns NAME|PID] and the choices of sluice plan: --udp-idle --send --scope --iface --source --exclude-source --server --exclude
+               --user --group --cgroup --unit --container --no-hold --backend --port
 
 Prints one line beginning with READY when the gate is open, then the flows: a live table on a terminal, else a line for each that is over.
 Interrupt it (Ctrl+C) and it drains: no new flow is taken, those that run end by themselves, then the gate closes. Interrupt it again and it closes at
@@ -62,6 +64,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
   --segment-bytes N   the record is cut into files of about that size (256MiB)
   --max-flow-bytes N  records no more payload of a flow than that
   --threads N      relaying threads
+  --netns N        works in another network namespace: a name ip netns lists, or a process in it (a container's)
   --json           one event a line: step, ready, gate, opened, ended, warning, closed`,
   async run(args, output) {
     const { values, positionals } = parseOptions(args, shapes)
@@ -70,15 +73,17 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
     const duration = values.for === undefined ? undefined : parseDuration(values.for)
     const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), ...segments(values), threads: threads(values.threads) }
     const plan = await planOf(values)
-    const digest = await digestOf(plan)
+    const inside = values.netns === undefined ? undefined : await startHelper({ netns: values.netns })
+    const digest = await digestOf(plan, inside)
     const typed = resolve(values.output)
     const folder = typed.endsWith('.sluice') ? typed : `${typed}.sluice`
     const live = values.json !== true && output.isTerminal ? liveView(output) : undefined
     const view = live ?? (values.json === true ? jsonView(output) : lineView(output))
     try {
-      return await new Capture({ plan, digest, folder, payload: values['no-payload'] !== true, ...limits, ...(duration === undefined ? {} : { duration }) }, view, output).run()
+      return await new Capture({ plan, digest, folder, payload: values['no-payload'] !== true, ...limits, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
     } finally {
       live?.stop()
+      await inside?.end()
     }
   },
 }
@@ -102,9 +107,9 @@ function threads(text: string | undefined): number {
   return Number(text)
 }
 
-/** Compiled here before anybody is asked for a password; the helper compiles again and compares. */
-async function digestOf(plan: InterceptionPlan): Promise<string> {
-  const facts = await probeMachine({ privileged: process.geteuid?.() === 0 })
+/** Compiled here before anybody is asked for a password; the helper compiles again and compares. `inside`: another namespace's helper, which alone can look at it. */
+async function digestOf(plan: InterceptionPlan, inside: HelperConnection | undefined): Promise<string> {
+  const facts = inside === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await inside.request('facts', {})
   chooseBackend(plan, facts)
   return digestRules(compileRules(plan, facts))
 }
@@ -120,6 +125,8 @@ interface CaptureWish {
   readonly ring?: boolean
   readonly threads: number
   readonly duration?: number
+  /** Started already, in the network namespace to work in. */
+  readonly inside?: HelperConnection
 }
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -182,7 +189,7 @@ class Capture {
 
   /** The relay's port is in the helper's answer alone. */
   private async startHelper(options: { readonly signal: AbortSignal }): Promise<HelperConnection> {
-    const helper = await startHelper(options)
+    const helper = this.wish.inside ?? (await startHelper(options))
     const request: HelperConnection['request'] = async (type, args) => {
       const result = await helper.request(type, args)
       if (type === 'open') ({ relayPort: this.relayPort, took: this.took } = result as { relayPort: number; took: number })

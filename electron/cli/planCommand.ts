@@ -1,13 +1,24 @@
 import { describePlan } from '#core/plan/describePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
+import { startHelper } from '#elevate/startHelper.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 import type { Command } from './command.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { planOf, planShapes } from './planOptions.ts'
 import { printable } from './printable.ts'
+
+async function factsInside(netns: string): Promise<MachineFacts> {
+  const helper = await startHelper({ netns })
+  try {
+    return await helper.request('facts', {})
+  } finally {
+    await helper.end()
+  }
+}
 
 export const planCommand: Command = {
   name: 'plan',
@@ -25,21 +36,28 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --udp-idle S     seconds of silence that end a UDP flow, or dns=10,quic=60,other=60 (the defaults)
   --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (both)
   --iface IF       forwarded flows that come in here, "veth*" for all that begin so (every interface)
+  --source CIDR    only clients with these addresses (every client)
+  --exclude-source CIDR  clients to leave alone
+  --server CIDR    only servers with these addresses (every server)
   --user U         local flows of this user, by name or number (every user)
+  --group G        local flows of programs whose group this is, by name or number (every group)
   --cgroup PATH    local flows of this cgroup, below /sys/fs/cgroup (every one)
+  --unit NAME      local flows of this systemd service or scope, if it runs
+  --container C    local flows of this container, by name or id (of a container with a network of its own only with --netns)
   --exclude CIDR   servers to leave alone
   --no-hold        accepts a TCP client before its server has answered: quicker by a little, but a closed port looks open for a moment
   --backend B      the tool that loads the rules (auto: nft where it can be used)
   --marks F,L,U    bits to mark packets with, if others use the usual ones (0x2000000,0x10000000,0x80000000)
   --table N        routing table (7701)
   --port PORT      first port the relay tries on loopback (50080)
+  --netns N        for another network namespace: a name ip netns lists, or a process in it (asks for permission: only root can look there)
   --json           one object: plan, backend, description, texts, digest
 Lists may be written with commas, or by giving the option again.`,
   async run(args, output) {
-    const { values, positionals } = parseOptions(args, { ...planShapes, json: { type: 'boolean' } })
+    const { values, positionals } = parseOptions(args, { ...planShapes, netns: { type: 'string' }, json: { type: 'boolean' } })
     takePositionals(positionals)
     const plan = await planOf(values)
-    const facts = await probeMachine({ privileged: process.geteuid?.() === 0 })
+    const facts = values.netns === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await factsInside(values.netns)
     const backend = chooseBackend(plan, facts)
     const rules = compileRules(plan, facts)
     const preview = { plan, backend, description: describePlan(plan), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }

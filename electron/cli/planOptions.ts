@@ -4,6 +4,7 @@ import { Failure } from '#core/contract/failure.ts'
 import { nearest } from '#core/filter/nearest.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
+import { findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
 /** What `plan` and `capture` share. */
@@ -15,8 +16,14 @@ export const planShapes = {
   send: { type: 'string', multiple: true },
   scope: { type: 'string', multiple: true },
   iface: { type: 'string', multiple: true, short: 'i' },
+  source: { type: 'string', multiple: true },
+  'exclude-source': { type: 'string', multiple: true },
+  server: { type: 'string', multiple: true },
   user: { type: 'string', multiple: true },
+  group: { type: 'string', multiple: true },
   cgroup: { type: 'string', multiple: true },
+  unit: { type: 'string', multiple: true },
+  container: { type: 'string', multiple: true },
   exclude: { type: 'string', multiple: true },
   'no-hold': { type: 'boolean' },
   backend: { type: 'string' },
@@ -83,10 +90,24 @@ async function userId(user: string): Promise<number> {
   return Number(stdout.trim())
 }
 
+/** Likewise of a group. */
+async function groupId(group: string): Promise<number> {
+  if (/^\d{1,10}$/.test(group)) return Number(group)
+  const { stdout, failed } = await execa('/usr/bin/getent', ['group', group], { reject: false, timeout: 10_000 })
+  const id = stdout.split(':')[2]
+  if (failed || id === undefined || !/^\d+$/.test(id)) throw new Failure('bad-user', `there is no group "${group}"`)
+  return Number(id)
+}
+
 /** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
 export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
   if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined && options.send === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
-  const users = await Promise.all(listed(options.user).map(userId))
+  const [users, groups, units, containers] = await Promise.all([
+    Promise.all(listed(options.user).map(userId)),
+    Promise.all(listed(options.group).map(groupId)),
+    Promise.all(listed(options.unit).map(findUnitCgroups)),
+    Promise.all(listed(options.container).map(findContainerCgroups)),
+  ])
   const scope = listed(options.scope).map((each): Scope => oneOf('scope', each, scopes))
   const backend: BackendChoice = oneOf('backend', options.backend ?? 'auto', backends)
   if (options.port !== undefined && !(/^\d{1,5}$/.test(options.port) && Number(options.port) >= 1 && Number(options.port) <= 65_535)) throw new Failure('bad-ports', `--port takes the relay's first port, 1 to 65535, not "${options.port}"`)
@@ -101,8 +122,12 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     ...(scope.length === 0 ? {} : { scope }),
     ...(options['no-hold'] === true ? { hold: false } : {}),
     interfaces: listed(options.iface),
+    sources: listed(options.source),
+    excludeSources: listed(options['exclude-source']),
+    servers: listed(options.server),
     users,
-    cgroups: listed(options.cgroup),
+    groups,
+    cgroups: [...listed(options.cgroup), ...units.flat(), ...containers.flat()],
     exclude: listed(options.exclude),
     backend,
     ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),

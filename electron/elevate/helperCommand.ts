@@ -31,7 +31,8 @@ export function readPermission(places: Places): PermissionState {
 }
 
 /** How the helper is to be started here; undefined: this machine has no pkexec. Pure but for looking which files exist. */
-export function chooseHelperCommand(places: Places, facts: { readonly isRoot: boolean; readonly permission: PermissionState }): HelperCommand | undefined {
+export function chooseHelperCommand(places: Places, facts: { readonly isRoot: boolean; readonly permission: PermissionState; readonly netns?: string }): HelperCommand | undefined {
+  const inside = facts.netns === undefined ? [] : ['--netns', facts.netns]
   if (facts.isRoot) {
     // sudo's word for who asked travels on, nothing else does.
     const env: Record<string, string> = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' }
@@ -40,7 +41,7 @@ export function chooseHelperCommand(places: Places, facts: { readonly isRoot: bo
       if (value !== undefined) env[name] = value
     }
     if (places.runtimeIsElectron) env['ELECTRON_RUN_AS_NODE'] = '1'
-    return { program: places.runtime, args: [places.helper], env, way: 'root' }
+    return { program: places.runtime, args: [places.helper, ...inside], env, way: 'root' }
   }
   const pkexec = find('pkexec')
   if (pkexec === undefined) return undefined
@@ -49,7 +50,7 @@ export function chooseHelperCommand(places: Places, facts: { readonly isRoot: bo
     ['PATH', 'HOME', 'LANG', 'LC_ALL', 'LANGUAGE', 'DISPLAY', 'XAUTHORITY', 'WAYLAND_DISPLAY', 'XDG_RUNTIME_DIR', 'XDG_SESSION_ID', 'DBUS_SESSION_BUS_ADDRESS', 'TERM', 'SHELL', 'USER', 'LOGNAME']
       .flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
   ) as Record<string, string>
-  if (facts.permission === 'installed') return { program: pkexec, args: [installedWrapper], env, way: 'action' }
+  if (facts.permission === 'installed') return { program: pkexec, args: [installedWrapper, ...inside], env, way: 'action' }
   const wrapped = places.runtimeIsElectron ? ['/usr/bin/env', 'ELECTRON_RUN_AS_NODE=1', places.runtime] : [places.runtime]
-  return { program: pkexec, args: [...wrapped, places.helper], env, way: 'generic' }
+  return { program: pkexec, args: [...wrapped, places.helper, ...inside], env, way: 'generic' }
 }

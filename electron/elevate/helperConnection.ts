@@ -4,13 +4,17 @@ import * as v from 'valibot'
 
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
 import { helperEventShape, helperLineLimit, helperReplyShape } from '#core/contract/helperProtocol.ts'
-import type { CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
 
 export interface HelperResults {
   hello: HelloResult
   open: OpenResult
+  change: ChangeResult
+  resume: null
   drain: null
   close: null
+  facts: MachineFacts
   cleanup: CleanupResult
 }
 type DeepReadonly<T> = T extends object ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> } : T

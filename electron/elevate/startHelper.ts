@@ -17,9 +17,10 @@ export interface StartedHelper extends HelperConnection {
 /**
  * Starts the helper with root's rights and greets it. As root directly; else through pkexec, by Sluice's own action where it is installed. Takes as long as a
  * person takes for a password; `signal` ends the waiting and whatever was started.
+ * `netns`: the name of a network namespace, or a process in it; the helper then works there.
  * Fails with `elevation-refused`, `elevation-unavailable`, `cancelled`, `helper-died`.
  */
-export async function startHelper({ signal }: { readonly signal?: AbortSignal } = {}): Promise<StartedHelper> {
+export async function startHelper({ signal, netns }: { readonly signal?: AbortSignal; readonly netns?: string } = {}): Promise<StartedHelper> {
   const places = findPlaces()
   const throwIfGivenUp = (): void => {
     if (signal?.aborted === true) throw new Failure('cancelled', 'starting the helper was given up')
@@ -27,7 +28,7 @@ export async function startHelper({ signal }: { readonly signal?: AbortSignal } 
   throwIfGivenUp()
   if (!existsSync(places.helper)) throw new Failure('helper-died', 'the helper is not built', `${places.helper} is missing`)
   const isRoot = process.geteuid?.() === 0
-  const command = chooseHelperCommand(places, { isRoot, permission: isRoot ? 'missing' : readPermission(places) })
+  const command = chooseHelperCommand(places, { isRoot, permission: isRoot ? 'missing' : readPermission(places), ...(netns === undefined ? {} : { netns }) })
   if (command === undefined) {
     throw new Failure('elevation-unavailable', 'Sluice needs administrator rights and pkexec is not installed: run it with sudo, or install pkexec (Debian: apt install pkexec polkitd)')
   }

@@ -96,6 +96,25 @@ export class Gate {
     }
   }
 
+  /** Other choices while open; nothing is cut. Rejects with a Failure, and everything is as it was: `not-open`, `cannot-change`, and whatever the helper refuses with. */
+  async change(plan: InterceptionPlan): Promise<void> {
+    const helper = this.#helper
+    if (this.#state.phase !== 'open' || helper === undefined) throw new Failure('not-open', 'the gate is not open')
+    await helper.request('change', { plan, digest: await this.#options.digest(plan) })
+    if (this.#helper === helper) this.#set({ ...this.#state, plan })
+  }
+
+  /** Back from draining: new flows are taken again. Rejects with `not-open` when it is too late. */
+  async resume(): Promise<void> {
+    const helper = this.#helper
+    if (this.#state.phase === 'open') return
+    if (this.#state.phase !== 'draining' || helper === undefined) throw new Failure('not-open', 'the gate is not draining')
+    await helper.request('resume', {})
+    if (this.#helper !== helper || this.state().phase !== 'draining') return
+    const { step: _step, ...rest } = this.#state
+    this.#set({ ...rest, phase: 'open' })
+  }
+
   /** Takes no new flow; resolves when the relayed ones have ended and everything is taken back. While opening: gives up. */
   async drain(): Promise<void> {
     const { phase } = this.#state

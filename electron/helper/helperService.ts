@@ -4,7 +4,9 @@ import * as v from 'valibot'
 
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import { helperLineLimit, helperProtocolVersion, helperRequestShape } from '#core/contract/helperProtocol.ts'
-import type { CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+
+import { probeMachine } from '#probe/probeMachine.ts'
 
 import type { Person } from './findPerson.ts'
 import { readLines } from './readLines.ts'
@@ -13,6 +15,8 @@ import { readLines } from './readLines.ts'
 export interface ServedGate {
   readonly closed: boolean
   open(request: Extract<HelperRequest, { type: 'open' }>): Promise<OpenResult>
+  change(request: Extract<HelperRequest, { type: 'change' }>): Promise<ChangeResult>
+  resume(): Promise<void>
   drain(): Promise<void>
   close(): Promise<void>
 }
@@ -73,6 +77,13 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
         gate = makeGate(emit)
         return gate.open(request)
       }
+      case 'change':
+        if (gate === undefined || gate.closed) throw new Failure('not-open', 'the gate is not open')
+        return gate.change(request)
+      case 'resume':
+        if (gate === undefined || gate.closed) throw new Failure('not-open', 'the gate is not open')
+        await gate.resume()
+        return null
       case 'drain':
         if (gate === undefined || gate.closed) throw new Failure('not-open', 'the gate is not open')
         await gate.drain()
@@ -80,6 +91,8 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
       case 'close':
         await gate?.close()
         return null
+      case 'facts':
+        return probeMachine({ privileged: true })
       case 'cleanup':
         // What this helper itself holds is no left-over.
         if (gate !== undefined && !gate.closed) return { removed: [] } satisfies CleanupResult

@@ -48,10 +48,10 @@ export function removePermission(): number {
   return 0
 }
 
-/** Passes no arguments on: who may open the gate may not install. */
+/** Passes on no argument but the network namespace to work in: who may open the gate may not install. */
 export function wrapper(runtime: string): string {
   const quoted = `'${runtime.replaceAll("'", `'\\''`)}'`
-  return `#!/bin/sh\n# Sluice's helper, run by polkit's action org.sluice.open-gate.\nELECTRON_RUN_AS_NODE=1 exec ${quoted} ${installedFolder}/helper.mjs\n`
+  return `#!/bin/sh\n# Sluice's helper, run by polkit's action org.sluice.open-gate.\nif [ "$1" = --netns ]; then set -- --netns "$2"; else set --; fi\nELECTRON_RUN_AS_NODE=1 exec ${quoted} ${installedFolder}/helper.mjs "$@"\n`
 }
 
 /** Is a file, and every folder on the way to it (links followed), root's and closed to everybody else's writing? */

@@ -3,7 +3,10 @@ import { fileURLToPath } from 'node:url'
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 
 import { logFor } from './actionLog.ts'
+import { findPlaces } from '#probe/places.ts'
+
 import { cleanUp } from './cleanUp.ts'
+import { runInNamespace } from './enterNamespace.ts'
 import { findPerson, personUid } from './findPerson.ts'
 import { runGuard } from './guard.ts'
 import { serveHelper } from './helperService.ts'
@@ -11,7 +14,7 @@ import { installPermission, removePermission } from './installPermission.ts'
 import { OpenGate } from './openGate.ts'
 import { toolEnvironment } from './runTool.ts'
 
-/** Root's process: the helper itself, with `--guard` its guard, with `--install` and `--uninstall` the one-off jobs. Everything else it is told comes by lines. */
+/** Root's process: the helper itself (with `--netns` that of another network namespace, as `--entered`), with `--guard` its guard, with `--install` and `--uninstall` the one-off jobs. Everything else it is told comes by lines. */
 async function runHelper(): Promise<number> {
   const uid = personUid(process.env, process.getuid?.() ?? -1)
   standClean()
@@ -44,6 +47,16 @@ function standClean(): void {
 
 async function run(): Promise<number> {
   switch (process.argv[2]) {
+    case '--netns': {
+      // Who the person is must be known inside as it was outside.
+      const uid = String(personUid(process.env, process.getuid?.() ?? -1))
+      standClean()
+      process.on('SIGINT', () => undefined)
+      if (process.geteuid?.() !== 0) throw new Failure('no-privilege', 'the helper must run as root')
+      const runtime: Record<string, string> = findPlaces().runtimeIsElectron ? { ELECTRON_RUN_AS_NODE: '1' } : {}
+      return runInNamespace(process.argv[3] ?? '', fileURLToPath(import.meta.url), { ...toolEnvironment, ...runtime, SUDO_UID: uid })
+    }
+    case '--entered':
     case undefined:
       return runHelper()
     case '--install':

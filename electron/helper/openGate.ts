@@ -1,23 +1,23 @@
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
-import type { HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
 import { describePlan } from '#core/plan/describePlan.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
-import { compileRules } from '#core/rules/compileRules.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
-import { digestRules } from '#probe/digestRules.ts'
-import { udpBefore } from '#probe/udpBefore.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
 import type { InputFirewall } from '#probe/inputFirewalls.ts'
 import { findPlaces } from '#probe/places.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
+import { udpBefore } from '#probe/udpBefore.ts'
 
 import { logAction, onAction } from './actionLog.ts'
 import { acquireLock } from './acquireLock.ts'
+import { applyTo, compileChange, requireDigest } from './appliedRules.ts'
+import type { AppliedRules } from './appliedRules.ts'
 import type { Person } from './findPerson.ts'
 import { GuardLink } from './guardLink.ts'
 import { readIdentity } from './processIdentity.ts'
@@ -26,7 +26,7 @@ import { RelayLink } from './relayLink.ts'
 import type { RelayNews } from './relayLink.ts'
 import { RuleWatch } from './ruleWatch.ts'
 import type { RuleWatchOptions } from './ruleWatch.ts'
-import { makeRuleKeeper } from './ruleKeeper.ts'
+import { makeRuleKeeper, udpKnown } from './ruleKeeper.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
 import { networkNamespace, readJournal, removeJournal, runFolder, writeJournal } from './runFolder.ts'
 import type { Journal } from './runFolder.ts'
@@ -37,6 +37,7 @@ declare const __SLUICE_VERSION__: string | undefined
 const version = typeof __SLUICE_VERSION__ === 'undefined' ? '0.0.0' : __SLUICE_VERSION__
 
 type OpenRequest = Extract<HelperRequest, { type: 'open' }>
+type ChangeRequest = Extract<HelperRequest, { type: 'change' }>
 
 export interface GateContext {
   readonly person: Person
@@ -68,6 +69,9 @@ export class OpenGate {
   #relay: RelayLink | undefined
   #keeper: RuleKeeper | undefined
   #watch: RuleWatch | undefined
+  #applied: AppliedRules | undefined
+  /** Changes, drainings and resumings one after the other, in the order asked. */
+  #turns: Promise<unknown> = Promise.resolve()
   #guard: GuardLink | undefined
   #toEnd: ProcessIdentity[] = []
   #opening: Promise<unknown> = Promise.resolve()
@@ -125,10 +129,7 @@ export class OpenGate {
     await checkConflicts(plan)
     signal.throwIfAborted()
     const backend = chooseBackend(plan, facts)
-    const ruleSet = compileRules(plan, facts)
-    if (digestRules(ruleSet) !== request.digest) {
-      throw new Failure('digest-mismatch', 'the rules to apply are not those that were shown; try once more')
-    }
+    const ruleSet = requireDigest(plan, facts, request.digest)
     this.#warnOfFirewalls(firewalls.filter((each) => !each.letsPass), holdsSyns(ruleSet))
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
@@ -166,7 +167,8 @@ export class OpenGate {
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
         hold: wantsHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
-        udp: plan.udp.length > 0,
+        // Also when no port is chosen yet: one may be while the gate is open.
+        udp: true,
         udpIdle: plan.udpIdle,
         refuse: plan.refuse,
         handOver: plan.handOver.map(({ ports, to }) => ({ ports, ...to })),
@@ -181,11 +183,10 @@ export class OpenGate {
     relay.onDeath(() => this.#collapse(new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)))
     if (relay.dead) throw new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)
 
-    // Where ::1 cannot be bound (IPv6 switched off on lo), IPv6 is left alone: rules without a listener would only break it.
-    const applied = ready.ipv6 ? ruleSet : compileRules(plan, { ...facts, ipv6: false })
+    const applied = applyTo({ plan, facts, backend, ipv6: ready.ipv6 })
 
     this.#step('adding routes')
-    const routes = renderRoutes(applied)
+    const routes = renderRoutes(applied.ruleSet)
     const ip = requireTool('ip')
     this.#undo.push({ what: 'routes', run: async () => { for (const args of routes.revert) await runTool(ip, args) } })
     for (const args of routes.apply) {
@@ -200,13 +201,14 @@ export class OpenGate {
       const why = wantsHold ? 'another program has the packet log this needs' : 'the kernel has no packet log (nfnetlink_log)'
       this.#context.emit({ event: 'warning', code: 'no-hold', message: `Closed ports look open for a moment before they are reset: ${why}.` })
     }
-    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied, { relayPort: ready.port, owner, holds: ready.holds, mangle, ...udpBefore(plan) }), (got) => got.remove())
+    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied.ruleSet, { relayPort: ready.port, owner, holds: ready.holds, mangle, ...udpBefore(plan) }), (got) => got.remove())
     this.#keeper = keeper
     if (keeper.holder !== undefined) this.#endWith(keeper.holder)
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))
     await this.#orGivenUp(keeper.load(signal))
     signal.throwIfAborted()
-    this.#watchRules(backend, applied, keeper)
+    this.#applied = applied
+    this.#watchRules(backend, applied.ruleSet, keeper)
     this.#phase = 'open'
     logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
     this.#watchEvery(pingEvery)
@@ -227,19 +229,71 @@ export class OpenGate {
     watch.start()
   }
 
+  /** Rejects with `not-open` unless open. What the kernel refused is not changed at all and the gate stays open. */
+  change(request: ChangeRequest): Promise<ChangeResult> {
+    return this.#inTurn(async () => {
+      const begun = performance.now()
+      this.#requireOpen()
+      const [keeper, applied] = [this.#keeper, this.#applied]
+      if (keeper === undefined || applied === undefined) throw new Failure('not-open', 'the gate is not open')
+      const next = await compileChange(applied, parsePlan(request.plan), request.digest)
+      // Nothing is put in once everything is being taken back.
+      this.#requireOpen()
+      await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
+      this.#applied = next
+      logAction({ result: 'note', text: `changed while open: ${describePlan(next.plan).join(' ')}` })
+      return { took: Math.round(performance.now() - begun) }
+    })
+  }
+
+  /** Back from draining. Rejects with `not-open` when it is too late; when open, nothing is to be done. */
+  resume(): Promise<void> {
+    return this.#inTurn(async () => {
+      const [keeper, applied] = [this.#keeper, this.#applied]
+      if (this.#phase === 'open') return
+      if (this.#phase !== 'draining' || keeper === undefined || applied === undefined) throw new Failure('not-open', 'the gate is not open')
+      // First, so that the end of the last flow does not close what is being opened again.
+      this.#phase = 'open'
+      try {
+        await keeper.change(applied.ruleSet, udpKnown, this.#giveUp.signal)
+      } catch (error) {
+        this.#collapse(error)
+        throw error
+      }
+      if (this.#isIn('open')) this.#watchEvery(pingEvery)
+    })
+  }
+
   /** Fails with `not-open` unless open (draining again is no failure). */
-  async drain(): Promise<void> {
-    if (this.#phase === 'draining') return
-    if (this.#phase !== 'open' || this.#keeper === undefined) throw new Failure('not-open', 'the gate is not open')
-    this.#phase = 'draining'
-    this.#step('letting the open flows run to their end')
-    try {
-      await this.#keeper.drain()
-    } catch (error) {
-      this.#collapse(error)
-      throw error
-    }
-    this.#watchEvery(drainPingEvery)
+  drain(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#phase === 'draining') return
+      if (this.#phase !== 'open' || this.#keeper === undefined) throw new Failure('not-open', 'the gate is not open')
+      this.#phase = 'draining'
+      this.#step('letting the open flows run to their end')
+      try {
+        await this.#keeper.drain()
+      } catch (error) {
+        this.#collapse(error)
+        throw error
+      }
+      // It may have been told to close meanwhile.
+      if (this.#isIn('draining')) this.#watchEvery(drainPingEvery)
+    })
+  }
+
+  #isIn(phase: 'open' | 'draining'): boolean {
+    return this.#phase === phase
+  }
+
+  #requireOpen(): void {
+    if (!this.#isIn('open')) throw new Failure('not-open', 'the gate is not open')
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turns.then(work)
+    this.#turns = turn.catch(() => undefined)
+    return turn
   }
 
   /** Whatever goes on is given up and everything taken back. Resolves when done; then event `closed` was emitted, unless it had not been open. */
@@ -369,6 +423,9 @@ export class OpenGate {
       this.#phase = 'closing'
       this.#step('closing')
       if (failure !== undefined) logAction({ result: 'note', text: `closing the gate: ${failure.message}` })
+      // A change under way would put in again what is being taken back.
+      this.#giveUp.abort(new Failure('cancelled', 'the gate is closing'))
+      await this.#turns
       const troubles = await this.#takeBack()
       const told = failure ?? troubles[0]
       this.#context.emit({ event: 'closed', ...(told === undefined ? {} : { failure: told }) })

@@ -4,9 +4,10 @@ import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import { iptablesTable, nftFamily, nftTable } from '#core/rules/names.ts'
 import { describeLoss, ownLines, repairIptables } from '#core/rules/repairIptables.ts'
-import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
-import type { IptablesTexts } from '#core/rules/renderIptables.ts'
-import { renderNft } from '#core/rules/renderNft.ts'
+import { drainRules } from '#core/rules/compileRules.ts'
+import { renderIptables, renderIptablesChange, sweepIptables } from '#core/rules/renderIptables.ts'
+import type { IptablesState, IptablesTexts } from '#core/rules/renderIptables.ts'
+import { renderNft, renderNftChange } from '#core/rules/renderNft.ts'
 import { oldPortsFor } from '#core/rules/ruleSet.ts'
 import type { Family, OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
 
@@ -28,6 +29,11 @@ export interface RuleKeeper {
   renew(): Promise<void>
   /** No new flow is taken; relayed ones keep what they need. */
   drain(): Promise<void>
+  /**
+   * To other rules while flows run; also what ends a draining. Done in one transaction (one a family on iptables), or not at all. `before`: what the change needs to know of
+   * the UDP that is there; it is taken only after that settling.
+   */
+  change(next: RuleSet, before: UdpBefore, signal: AbortSignal): Promise<void>
   /** Everything of ours gone. */
   remove(): Promise<void>
   /** What of ours is gone or not as it was left, one line each for a person; empty: all is well. Never sees a change of our own half done. */
@@ -44,7 +50,16 @@ export const leaseSeconds = 4
 /** For changes of one element or a few chains, milliseconds: who holds rules and takes longer is stuck. */
 const smallWithin = 3000
 
-export interface KeeperOptions {
+export interface UdpBefore {
+  /** Milliseconds between loading rules and taking, in which conntrack (which runs only since then) learns what UDP is under way. */
+  readonly settle: number
+  /** Asked when about to take. */
+  readonly listOldUdp: () => Promise<OldUdp>
+}
+/** Nothing has to be known: conntrack has been watching. */
+export const udpKnown: UdpBefore = { settle: 0, listOldUdp: () => Promise.resolve({ connected: [], ports: [] }) }
+
+export interface KeeperOptions extends UdpBefore {
   readonly relayPort: number
   /** nft tables may be owned by a process. */
   readonly owner: boolean
@@ -52,10 +67,6 @@ export interface KeeperOptions {
   readonly holds: boolean
   /** What of iptables-nft's `mangle` stood there before us. */
   readonly mangle: { readonly ipv4: Mangle; readonly ipv6: Mangle }
-  /** Milliseconds between loading rules and taking, in which conntrack (which runs only since then) learns what UDP is under way. */
-  readonly settle: number
-  /** Asked when about to take. */
-  readonly listOldUdp: () => Promise<OldUdp>
 }
 
 export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options: KeeperOptions): Promise<RuleKeeper> {
@@ -76,7 +87,9 @@ function makeQueue(): <T>(work: () => Promise<T>) => Promise<T> {
 
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
 function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
-  const texts = renderNft(ruleSet, { relayPort, owner, holds, leaseSeconds })
+  /** As when taking, also while drained. */
+  let wanted = ruleSet
+  let texts = renderNft(ruleSet, { relayPort, owner, holds, leaseSeconds })
   const queue = makeQueue()
   let state: 'none' | 'taking' | 'drained' = 'none'
   let { arm } = texts
@@ -126,6 +139,23 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds,
         await run(texts.drain, { within: smallWithin })
         await remember('drained')
       }),
+    change: (next, before, signal) =>
+      queue(async () => {
+        const shift = async (to: RuleSet): Promise<void> => {
+          const text = renderNftChange(state === 'drained' ? drainRules(wanted) : wanted, to, { relayPort, holds })
+          if (text !== '') await run(text)
+          wanted = to
+          texts = renderNft(to, { relayPort, owner, holds, leaseSeconds })
+          arm = texts.arm
+          state = 'taking'
+        }
+        if (before.settle > 0) await shift(withoutUdp(next))
+        await settled(before.settle, signal)
+        const oldUdp = await before.listOldUdp()
+        await shift(next)
+        await run(renderNft(next, { relayPort, owner, holds, leaseSeconds, oldUdp }).arm, { within: smallWithin })
+        await remember('taking')
+      }),
     remove: () =>
       queue(async () => {
         state = 'none'
@@ -156,6 +186,12 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds,
   }
 }
 
+/** The same without taking UDP, for the time in which conntrack looks round. */
+function withoutUdp(ruleSet: RuleSet): RuleSet {
+  const takesUdp = ({ when }: RuleSet['chains'][number]['steps'][number]): boolean => when.some((match) => match.is === 'to-chosen-port' && match.transport === 'udp')
+  return { ...ruleSet, chains: ruleSet.chains.map((chain) => (chain.takes === true ? { ...chain, steps: chain.steps.filter((step) => !takesUdp(step)) } : chain)) }
+}
+
 async function settled(milliseconds: number, signal: AbortSignal): Promise<void> {
   if (milliseconds > 0) await setTimeout(milliseconds, undefined, { signal })
   signal.throwIfAborted()
@@ -184,7 +220,9 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     if (failures.length > 0) throw failures[0]
   }
   const loaded = new Set<Family>()
-  let texts = (family: Family): IptablesTexts => renderIptables(ruleSet, { relayPort, holds, family })
+  /** As when taking, also while drained. */
+  let wanted: IptablesState = { ruleSet }
+  const texts = (family: Family): IptablesTexts => renderIptables(wanted.ruleSet, { relayPort, holds, family, ...(wanted.oldUdp === undefined ? {} : { oldUdp: wanted.oldUdp }) })
   let forgetAt = Infinity
   const queue = makeQueue()
   const reference = new Map<Family, string[]>()
@@ -201,6 +239,28 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     const found = ownLines(await save(tool))
     return found.join('\n') === expected.join('\n') ? [] : [describeLoss(expected, found, tool.family === 'ipv4' ? 'IPv4' : 'IPv6')]
   }
+  /** Old ports do not time out by themselves here, so this also forgets them. */
+  const shiftAll = async (to: IptablesState): Promise<void> => {
+    const from = drained ? { ...wanted, ruleSet: drainRules(wanted.ruleSet) } : wanted
+    const done: RestoreTool[] = []
+    const shift = async (tool: RestoreTool, before: IptablesState, after: IptablesState): Promise<void> => {
+      const text = renderIptablesChange(before, after, { relayPort, holds, family: tool.family })
+      if (text !== '') await restore(tool, text)
+    }
+    try {
+      for (const tool of tools) {
+        await shift(tool, from, to)
+        done.push(tool)
+      }
+    } catch (error) {
+      // Families are two transactions: what the first has done goes back, so that both say the same.
+      for (const tool of done) await shift(tool, to, from)
+      throw error
+    }
+    wanted = to
+    drained = false
+    for (const tool of tools) await remember(tool)
+  }
   return {
     holder: undefined,
     load: (signal) =>
@@ -213,7 +273,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
         if (ruleSet.sets.udp.length > 0) {
           await settled(settle, signal)
           const oldUdp = await listOldUdp()
-          texts = (family) => renderIptables(ruleSet, { relayPort, holds, family, oldUdp })
+          wanted = { ruleSet, oldUdp }
           for (const tool of tools) {
             signal.throwIfAborted()
             await restore(tool, texts(tool.family).arm, signal)
@@ -226,13 +286,8 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
       if (performance.now() < forgetAt) return
       forgetAt = Infinity
       await queue(() =>
-        each(async (tool) => {
-          const text = texts(tool.family).forget
-          // Somebody may have asked for the end meanwhile; the chains it declares would come back.
-          if (text === '' || drained || !loaded.has(tool.family)) return
-          await restore(tool, text)
-          await remember(tool)
-        }),
+        // Somebody may have asked for the end meanwhile; the chains it declares would come back.
+        drained || loaded.size === 0 ? Promise.resolve() : shiftAll({ ...wanted, oldUdp: { connected: wanted.oldUdp?.connected ?? [], ports: [] } }),
       )
     },
     drain: () =>
@@ -240,6 +295,15 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
         drained = true
         await each((tool) => restore(tool, texts(tool.family).drain))
         await each(remember)
+      }),
+    change: (next, before, signal) =>
+      queue(async () => {
+        const old = wanted.oldUdp ?? { connected: [], ports: [] }
+        if (before.settle > 0) await shiftAll({ ...wanted, ruleSet: withoutUdp(next) })
+        await settled(before.settle, signal)
+        const found = await before.listOldUdp()
+        await shiftAll({ ruleSet: next, oldUdp: { connected: [...old.connected, ...found.connected], ports: [...new Set([...old.ports, ...found.ports])] } })
+        if (found.ports.length > 0) forgetAt = performance.now() + oldPortsFor * 1000
       }),
     remove: () => {
       forgetAt = Infinity

@@ -2,8 +2,8 @@ import * as v from 'valibot'
 
 /** Every way Sluice says no. One table (`failureAdvice`) maps each to what to do; a missing row is a type error. */
 export const failureCodes = [
-  'bad-ports', 'bad-interface', 'bad-user', 'bad-cgroup', 'bad-cidr', 'bad-plan', 'nothing-to-intercept', 'unknown-interface', 'unknown-cgroup',
-  'no-backend', 'backend-missing', 'no-tproxy', 'no-privilege', 'elevation-refused', 'elevation-unavailable', 'already-open', 'not-open',
+  'bad-ports', 'bad-interface', 'bad-user', 'bad-cgroup', 'bad-cidr', 'bad-plan', 'nothing-to-intercept', 'unknown-interface', 'unknown-cgroup', 'unknown-namespace',
+  'no-backend', 'backend-missing', 'no-tproxy', 'no-privilege', 'elevation-refused', 'elevation-unavailable', 'already-open', 'not-open', 'cannot-change',
   'relay-missing', 'relay-failed', 'relay-died', 'port-taken', 'rules-failed', 'routes-failed', 'rules-taken', 'marks-taken', 'table-taken', 'digest-mismatch', 'protocol',
   'cancelled', 'disk-full', 'cannot-write', 'session-exists', 'session-unreadable', 'session-missing', 'flow-unknown', 'bad-filter', 'bad-format',
   'inspector-died', 'helper-died', 'usage', 'internal',

@@ -37,10 +37,19 @@ export const helperRequestShape = v.variant('type', [
     }),
     threads: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(64)),
   }),
+  /**
+   * Other choices while open: what differs is changed in the kernel and nothing is cut; flows already relayed stay relayed. Validated, compiled and compared
+   * as for `open`. Marks, routing table, backend and relay port must stay (`cannot-change`). What could not be changed whole is not changed at all. Answer: ChangeResult.
+   */
+  v.strictObject({ id, type: v.literal('change'), plan: planShape, digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) }),
+  /** Back from draining: new flows are taken again. Answer: null when they are. */
+  v.strictObject({ id, type: v.literal('resume') }),
   /** Takes no new flow; the relayed ones run to their end; then everything is taken back and event `closed` comes. Answer at once. */
   v.strictObject({ id, type: v.literal('drain') }),
   /** Resets what is relayed, takes everything back, then event `closed`. Also allowed while draining or opening (the open then fails with `cancelled`). Answer when done. */
   v.strictObject({ id, type: v.literal('close') }),
+  /** What decides about rules here, as root sees it (in another network namespace nobody else can look). Answer: MachineFacts. */
+  v.strictObject({ id, type: v.literal('facts') }),
   /** Takes back whatever a crash left (not what a living Sluice holds). Answer: CleanupResult. */
   v.strictObject({ id, type: v.literal('cleanup') }),
 ])
@@ -59,6 +68,10 @@ export interface OpenResult {
   readonly relayPid: number
   readonly ipv6: boolean
   /** Milliseconds from the request to the last rule applied. */
+  readonly took: number
+}
+export interface ChangeResult {
+  /** Milliseconds. */
   readonly took: number
 }
 export interface CleanupResult {

@@ -19,6 +19,9 @@ export function describePlan(plan: InterceptionPlan): string[] {
         : `Devices, containers and virtual machines are included when they come in by ${list(plan.interfaces, 'or')}.`,
     )
   } else sentences.push('Devices, containers and virtual machines routed through this computer are left alone.')
+  if (plan.sources.length > 0) sentences.push(`Only connections from addresses in ${list(plan.sources, 'or')} are included.`)
+  if (plan.excludeSources.length > 0) sentences.push(`Connections from addresses in ${list(plan.excludeSources, 'or')} are left alone.`)
+  if (plan.servers.length > 0) sentences.push(`Only connections to servers in ${list(plan.servers, 'or')} are included.`)
   if (plan.exclude.length > 0) sentences.push(`Connections to servers in ${list(plan.exclude, 'or')} are left alone.`)
   if (plan.udp.length > 0) sentences.push(`A UDP flow is over after ${seconds(plan.udpIdle.dns)} of silence (DNS), ${seconds(plan.udpIdle.quic)} (QUIC) or ${seconds(plan.udpIdle.other)} (others).`)
   sentences.push('Connections that exist already are not touched; closing the gate cuts none.')
@@ -40,8 +43,9 @@ function seconds(count: number): string {
   return count === 1 ? '1 second' : `${count} seconds`
 }
 
-function describeLocal({ users, cgroups }: InterceptionPlan): string {
-  const who = users.length === 0 ? 'Programs on this computer' : `Programs on this computer that run as user ${list(users.map(String), 'or')}`
+function describeLocal({ users, groups, cgroups }: InterceptionPlan): string {
+  const as = [...(users.length === 0 ? [] : [`as user ${list(users.map(String), 'or')}`]), ...(groups.length === 0 ? [] : [`in group ${list(groups.map(String), 'or')}`])]
+  const who = as.length === 0 ? 'Programs on this computer' : `Programs on this computer that run ${as.join(' and ')}`
   return cgroups.length === 0 ? `${who} are included.` : `${who} are included when they run in the cgroup ${list(cgroups, 'or')}.`
 }
 

@@ -18,7 +18,11 @@ export interface PlanWish {
   /** Default: both. */
   readonly scope?: readonly Scope[]
   readonly interfaces?: readonly string[]
+  readonly sources?: readonly string[]
+  readonly excludeSources?: readonly string[]
+  readonly servers?: readonly string[]
   readonly users?: readonly number[]
+  readonly groups?: readonly number[]
   readonly cgroups?: readonly string[]
   readonly exclude?: readonly string[]
   readonly backend?: BackendChoice
@@ -34,12 +38,12 @@ export interface PlanWish {
  * @throws Failure as `parsePorts` and `parsePlan` do; a user that is no id is `bad-user`.
  */
 export function makePlan(wish: PlanWish): InterceptionPlan {
-  for (const user of wish.users ?? []) {
+  for (const [what, id] of [...(wish.users ?? []).map((each) => ['user', each] as const), ...(wish.groups ?? []).map((each) => ['group', each] as const)]) {
     // 0xffffffff is (uid_t)-1, the kernel's "nobody at all"
-    if (!Number.isInteger(user) || user < 0 || user > 0xffff_fffe) throw new Failure('bad-user', `${String(user)} is no user id`)
+    if (!Number.isInteger(id) || id < 0 || id > 0xffff_fffe) throw new Failure('bad-user', `${String(id)} is no ${what} id`)
   }
   for (const name of wish.interfaces ?? []) if (name.length > 15) throw new Failure('bad-interface', `${JSON.stringify(name.slice(0, 40))} is longer than an interface's name can be (15 characters)`)
-  for (const text of wish.exclude ?? []) if (text.length > 64) throw new Failure('bad-cidr', `${JSON.stringify(text.slice(0, 40))} is no network`)
+  for (const text of [wish.exclude, wish.sources, wish.excludeSources, wish.servers].flatMap((list) => list ?? [])) if (text.length > 64) throw new Failure('bad-cidr', `${JSON.stringify(text.slice(0, 40))} is no network`)
   return parsePlan({
     version: 1,
     tcp: portsOrNone(wish.tcp),
@@ -50,7 +54,11 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     handOver: (wish.send ?? []).map(parseHandOver),
     scope: wish.scope ?? ['local', 'forwarded'],
     interfaces: wish.interfaces ?? [],
+    sources: wish.sources ?? [],
+    excludeSources: wish.excludeSources ?? [],
+    servers: wish.servers ?? [],
     users: wish.users ?? [],
+    groups: wish.groups ?? [],
     cgroups: wish.cgroups ?? [],
     exclude: wish.exclude ?? [],
     backend: wish.backend ?? 'auto',

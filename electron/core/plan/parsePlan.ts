@@ -33,14 +33,26 @@ export function parsePlan(input: unknown): InterceptionPlan {
     handOver,
     scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
     interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),
-    users: [...new Set(plan.users)].sort((a, b) => a - b),
+    sources: canonicalCidrs(plan.sources),
+    excludeSources: canonicalCidrs(plan.excludeSources),
+    servers: canonicalCidrs(plan.servers),
+    users: canonicalIds(plan.users),
+    groups: canonicalIds(plan.groups),
     cgroups: canonicalCgroups(plan.cgroups.map(parseCgroup)),
-    exclude: mergeCidrs(plan.exclude.map(parseCidr)).map((cidr) => cidr.text),
+    exclude: canonicalCidrs(plan.exclude),
     backend: plan.backend,
     relayPort: plan.relayPort,
     marks: canonicalMarks(plan.marks),
     table: plan.table,
   }
+}
+
+function canonicalCidrs(networks: readonly string[]): string[] {
+  return mergeCidrs(networks.map(parseCidr)).map((cidr) => cidr.text)
+}
+
+function canonicalIds(ids: readonly number[]): number[] {
+  return [...new Set(ids)].sort((a, b) => a - b)
 }
 
 function canonicalPorts(ranges: readonly PortRange[]): PortRange[] {

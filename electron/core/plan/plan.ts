@@ -41,8 +41,16 @@ export interface InterceptionPlan {
   readonly scope: readonly Scope[]
   /** Names of incoming interfaces for `forwarded`; empty: every one but lo. */
   readonly interfaces: readonly string[]
+  /** Canonical CIDRs of clients; empty: every one. For `forwarded` whose devices, for `local` which of this computer's own addresses. */
+  readonly sources: readonly string[]
+  /** Canonical CIDRs of clients that are left alone. */
+  readonly excludeSources: readonly string[]
+  /** Canonical CIDRs of servers; empty: every one. */
+  readonly servers: readonly string[]
   /** User ids for `local`; empty: every user. */
   readonly users: readonly number[]
+  /** Ids of the (effective) group programs run in, for `local`; empty: every one. */
+  readonly groups: readonly number[]
   /** cgroup v2 paths below /sys/fs/cgroup, without leading slash, for `local`; empty: every one. */
   readonly cgroups: readonly string[]
   /** Canonical CIDRs of either family; a flow whose server address lies in one is left alone. */
@@ -68,6 +76,9 @@ const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))
 const idle = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(86_400))
 const mark = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ffff))
 
+const ids = v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe))), v.maxLength(256))
+const cidrs = v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4096))
+
 /** Shape only, bounded; meaning (order, overlap, names, families) is `parsePlan`'s. */
 export const planShape = v.strictObject({
   version: v.literal(1),
@@ -80,9 +91,13 @@ export const planShape = v.strictObject({
   hold: v.optional(v.boolean(), true),
   scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),
   interfaces: v.pipe(v.array(v.pipe(v.string(), v.maxLength(15))), v.maxLength(64)),
-  users: v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe))), v.maxLength(256)),
+  sources: v.optional(cidrs, []),
+  excludeSources: v.optional(cidrs, []),
+  servers: v.optional(cidrs, []),
+  users: ids,
+  groups: v.optional(ids, []),
   cgroups: v.pipe(v.array(v.pipe(v.string(), v.maxLength(1024))), v.maxLength(64)),
-  exclude: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4096)),
+  exclude: cidrs,
   backend: v.picklist(['auto', 'nft', 'iptables', 'iptables-legacy']),
   relayPort: port,
   marks: v.strictObject({ forwarded: mark, local: mark, uplink: mark }),

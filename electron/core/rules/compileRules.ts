@@ -3,17 +3,20 @@ import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
 import { routeProtocol, type InterceptionPlan, type Scope } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
 import { holdGroup, neverTaken, rulePreference } from './names.ts'
-import type { Chain, ChainName, Match, RuleSet, Step } from './ruleSet.ts'
+import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
+ * @param before while open: what the relay may carry from plans before this one.
  * @throws Failure `unknown-interface` or `unknown-cgroup`, naming what there is.
  */
-export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleSet {
+export function compileRules(plan: InterceptionPlan, facts: MachineFacts, before?: Carried): RuleSet {
   checkNames(plan, facts)
   const { marks } = plan
-  const chains: Chain[] = [...prerouting(plan, holdScopes(plan, facts))]
-  if (plan.scope.includes('local')) chains.push(...output(plan))
+  const carried = carriedBy(plan, before)
+  const chains: Chain[] = [...prerouting(plan, carried, holdScopes(plan, facts))]
+  if (plan.scope.includes('local')) chains.push(...output(plan, carried))
+  else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
   return {
     version: 1,
     families: facts.ipv6 ? ['ipv4', 'ipv6'] : ['ipv4'],
@@ -23,9 +26,13 @@ export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleS
       tcp: plan.tcp,
       udp: plan.udp,
       interfaces: plan.scope.includes('forwarded') ? plan.interfaces : [],
-      users: plan.scope.includes('local') ? mergeUsers(plan.users) : [],
+      users: plan.scope.includes('local') ? mergeIds(plan.users) : [],
+      groups: plan.scope.includes('local') ? mergeIds(plan.groups) : [],
       cgroups: plan.scope.includes('local') ? plan.cgroups.map((path) => ({ path, level: path.split('/').length })) : [],
-      skip: { ipv4: skipped(plan, 'ipv4'), ipv6: skipped(plan, 'ipv6') },
+      skip: networks([...neverTaken.ipv4, ...neverTaken.ipv6, ...plan.exclude]),
+      skipSources: networks(plan.excludeSources),
+      sources: networks(plan.sources),
+      servers: networks(plan.servers),
     },
     chains,
     routing: {
@@ -41,6 +48,7 @@ export function compileRules(plan: InterceptionPlan, facts: MachineFacts): RuleS
       ],
     },
     cgroupPrefix: facts.cgroupPrefix ?? '',
+    ...(before === undefined ? {} : { carried }),
   }
 }
 
@@ -53,14 +61,28 @@ function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo }: Machi
   return scope.filter((each) => each === 'local' || lenientLo === true)
 }
 
-function prerouting(plan: InterceptionPlan, holds: readonly Scope[]): Chain[] {
-  const { scope, marks, tcp, udp } = plan
+/** What may be at the relay once these rules have stood. */
+export function carriedBy({ scope, tcp, udp }: InterceptionPlan, before?: Carried): Carried {
+  return {
+    local: scope.includes('local') || before?.local === true,
+    transports: transports.filter((transport) => ({ tcp, udp })[transport].length > 0 || before?.transports.includes(transport) === true),
+  }
+}
+
+/** The same rules without what takes new flows: draining, and where resuming begins. */
+export function drainRules(ruleSet: RuleSet): RuleSet {
+  return { ...ruleSet, chains: ruleSet.chains.map((chain) => (chain.takes === true ? { ...chain, steps: [] } : chain)) }
+}
+
+function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[]): Chain[] {
+  const { scope, marks, udp } = plan
+  const carries = (transport: Transport): boolean => carried.transports.includes(transport)
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
   const pre: Step[] = [
     // A UDP flow has a socket of its own from its first datagram on, in each direction.
-    ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
+    ...(!carries('udp') ? [] : [{ when: [{ is: 'udp' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
     // Packets of flows that are already the relay's. Not SYNs: a port tuple used again while its old socket is in TIME_WAIT must reach the take chains at once.
-    ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
+    ...(!carries('tcp') ? [] : [{ when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
     // Path-MTU discovery and unreachables of flows that carry a client's address.
     { when: [{ is: 'icmp' }, { is: 'of-transparent-socket' }], then: divert },
   ]
@@ -70,13 +92,17 @@ function prerouting(plan: InterceptionPlan, holds: readonly Scope[]): Chain[] {
   }
   // A translated one has to go on as conntrack knows it.
   const hold = (of: Scope): Step[] => (holds.includes(of) ? [{ when: [{ is: 'tcp-opening' }, { is: 'not-translated' }], then: { does: 'hold', group: holdGroup } }] : [])
-  if (scope.includes('local')) {
+  if (carried.local) {
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'original-direction' }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
   }
   const chains: Chain[] = [{ name: 'divert', steps: [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })] }]
   if (scope.includes('forwarded')) {
     pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
     pre.push({ when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } })
+    const narrowing = narrow('fwd_port', [
+      { name: 'fwd_dst', by: { is: 'to-chosen-network' }, chosen: plan.servers },
+      { name: 'fwd_src', by: { is: 'from-chosen-network' }, chosen: plan.sources },
+    ])
     chains.push(
       {
         name: 'take',
@@ -88,18 +114,19 @@ function prerouting(plan: InterceptionPlan, holds: readonly Scope[]): Chain[] {
         ],
       },
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
+      ...narrowing.chains,
       {
         name: 'fwd_sel',
         steps: [
-          { when: [{ is: 'to-skipped-network' }], then: { does: 'return' } },
+          ...skips(plan),
           // UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is.
           ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } } satisfies Step]),
-          always({ does: 'jump', to: 'fwd_port' }),
+          always({ does: 'jump', to: narrowing.first }),
         ],
       },
     )
   }
-  if (scope.includes('local') || holds.length > 0) {
+  if (carried.local || holds.length > 0) {
     chains.push({
       name: 'take_lo',
       // A local packet that got here is on lo with a foreign destination. Without a listener it must be refused, or it would reach whatever program listens on the wildcard address.
@@ -112,7 +139,7 @@ function prerouting(plan: InterceptionPlan, holds: readonly Scope[]): Chain[] {
             ]),
         ...hold('local'),
         always({ does: 'hand-to-relay' }),
-        ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp' }], then: { does: 'refuse' } } satisfies Step]),
+        ...(!carries('tcp') ? [] : [{ when: [{ is: 'tcp' }], then: { does: 'refuse' } } satisfies Step]),
         always({ does: 'drop' }),
       ],
     })
@@ -120,41 +147,66 @@ function prerouting(plan: InterceptionPlan, holds: readonly Scope[]): Chain[] {
   return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
 }
 
-function output(plan: InterceptionPlan): Chain[] {
-  const { marks, users, cgroups, tcp, udp, hold } = plan
-  // Users and cgroups narrow one another: each is a gate of its own on the way to the ports.
-  const byCgroup: Chain[] = cgroups.length === 0 ? [] : [{ name: 'out_group', steps: [{ when: [{ is: 'in-chosen-cgroup' }], then: { does: 'jump', to: 'out_port' } }] }]
-  const afterUser = cgroups.length === 0 ? 'out_port' : 'out_group'
-  const byUser: Chain[] = users.length === 0 ? [] : [{ name: 'out_user', steps: [{ when: [{ is: 'by-chosen-user' }], then: { does: 'jump', to: afterUser } }] }]
-  const afterSelect = users.length === 0 ? afterUser : 'out_user'
+/** What of two ends is left alone in any case. */
+function skips({ excludeSources }: InterceptionPlan): Step[] {
+  return [
+    { when: [{ is: 'to-skipped-network' }], then: { does: 'return' } },
+    ...(excludeSources.length === 0 ? [] : [{ when: [{ is: 'from-skipped-network' }], then: { does: 'return' } } satisfies Step]),
+  ]
+}
+
+/** Choices that narrow one another: each that was made is a gate of its own on the way to the ports. `first`: where that way begins. */
+function narrow(ports: ChainName, choices: readonly { readonly name: ChainName; readonly by: Match; readonly chosen: readonly unknown[] }[]): { readonly first: ChainName; readonly chains: Chain[] } {
+  const chains: Chain[] = []
+  let first = ports
+  for (const { name, by, chosen } of choices) {
+    if (chosen.length === 0) continue
+    chains.push({ name, steps: [{ when: [by], then: { does: 'jump', to: first } }] })
+    first = name
+  }
+  return { first, chains }
+}
+
+function output(plan: InterceptionPlan, carried: Carried): Chain[] {
+  const { marks, users, groups, cgroups, servers, sources, udp } = plan
+  const narrowing = narrow('out_port', [
+    { name: 'out_group', by: { is: 'in-chosen-cgroup' }, chosen: cgroups },
+    { name: 'out_gid', by: { is: 'by-chosen-group' }, chosen: groups },
+    { name: 'out_user', by: { is: 'by-chosen-user' }, chosen: users },
+    { name: 'out_dst', by: { is: 'to-chosen-network' }, chosen: servers },
+    { name: 'out_src', by: { is: 'from-chosen-network' }, chosen: sources },
+  ])
   return [
     // The flow's mark comes first so that even a packet's own re-routing failing leaves the flow known.
     { name: 'out_take', steps: [always({ does: 'mark-flow', mark: marks.local }), always({ does: 'mark', mark: marks.local })] },
     { name: 'out_port', takes: true, steps: chosenOpenings(plan, 'out_take') },
-    ...byCgroup,
-    ...byUser,
+    ...narrowing.chains,
     {
       name: 'out_sel',
       steps: [
-        { when: [{ is: 'to-skipped-network' }], then: { does: 'return' } },
+        ...skips(plan),
         ...(udp.length === 0 ? [] : [{ when: [{ is: 'to-broadcast' }], then: { does: 'return' } } satisfies Step, { when: [{ is: 'of-old-udp-socket' }], then: { does: 'return' } } satisfies Step]),
-        always({ does: 'jump', to: afterSelect }),
+        always({ does: 'jump', to: narrowing.first }),
       ],
     },
     {
       name: 'out',
       hook: 'output',
-      steps: [
-        // A SYN that waited: from here on its flow is known by conntrack.
-        ...(hold && tcp.length > 0 ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step] : []),
-        // The relay's own connections to servers.
-        { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'return' } },
-        // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.
-        { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },
-        { when: [{ is: 'flow-marked', mark: marks.local }], then: { does: 'return' } },
-        always({ does: 'jump', to: 'out_sel' }),
-      ],
+      steps: [...relayedAlready(plan, carried), always({ does: 'jump', to: 'out_sel' })],
     },
+  ]
+}
+
+/** Output of the relay itself, and of local flows it carries. */
+function relayedAlready({ marks, hold }: InterceptionPlan, { transports: carries }: Carried): Step[] {
+  return [
+    // A SYN that waited: from here on its flow is known by conntrack.
+    ...(hold && carries.includes('tcp') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step] : []),
+    // The relay's own connections to servers.
+    { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'return' } },
+    // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.
+    { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },
+    { when: [{ is: 'flow-marked', mark: marks.local }], then: { does: 'return' } },
   ]
 }
 
@@ -175,17 +227,18 @@ function always(then: Step['then']): Step {
   return { when: [], then }
 }
 
-function skipped(plan: InterceptionPlan, family: 'ipv4' | 'ipv6'): string[] {
-  const networks = [...neverTaken[family], ...plan.exclude].map(parseCidr).filter((cidr) => cidr.family === family)
-  return mergeCidrs(networks).map((cidr) => cidr.text)
+function networks(texts: readonly string[]): Networks {
+  const merged = mergeCidrs(texts.map(parseCidr))
+  const of = (family: Family): string[] => merged.filter((cidr) => cidr.family === family).map((cidr) => cidr.text)
+  return { ipv4: of('ipv4'), ipv6: of('ipv6') }
 }
 
-function mergeUsers(users: readonly number[]): { from: number; to: number }[] {
+function mergeIds(ids: readonly number[]): { from: number; to: number }[] {
   const merged: { from: number; to: number }[] = []
-  for (const user of users) {
+  for (const id of ids) {
     const last = merged.at(-1)
-    if (last !== undefined && user === last.to + 1) last.to = user
-    else merged.push({ from: user, to: user })
+    if (last !== undefined && id === last.to + 1) last.to = id
+    else merged.push({ from: id, to: id })
   }
   return merged
 }

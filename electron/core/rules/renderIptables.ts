@@ -1,6 +1,6 @@
 import type { PortRange } from '../plan/plan.ts'
 import { chainPrefix, heldBytes, iptablesTable, relayAddress } from './names.ts'
-import { transportsOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
+import { carriedOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
 
 export interface IptablesOptions {
   readonly relayPort: number
@@ -22,8 +22,6 @@ export interface IptablesTexts {
   /** `load` in two, for who lets conntrack look round first: without the rules that take; then those, and what the old sockets need, in one transaction. */
   readonly loadIdle: string
   readonly arm: string
-  /** Old ports forgotten (see `OldUdp`), which here do not time out by themselves. Empty: there is nothing to forget. */
-  readonly forget: string
   readonly drain: string
   readonly disarm: string
   readonly remove: string
@@ -36,24 +34,48 @@ const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
 
 export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): IptablesTexts {
   const { chains } = ruleSet
-  const rulesOf = (some: readonly Chain[], more: Partial<IptablesOptions> = {}): string[] => some.flatMap((chain) => chainRules(ruleSet, chain, { ...options, ...more }))
-  const declaring = (some: readonly Chain[]): string[] => some.map((chain) => `:${nameOf(chain.name)} - [0:0]`)
+  const rulesOf = (some: readonly Chain[]): string[] => some.flatMap((chain) => chainRules(ruleSet, chain, options))
+  const declaring = (some: readonly Chain[]): string[] => some.map((chain) => declare(nameOf(chain.name)))
   const declared = declaring(chains)
   const taking = chains.filter((chain) => chain.takes)
   const asking = chains.filter((chain) => chain.steps.some((step) => step.when.some((match) => match.is === 'of-old-udp-socket')))
-  const jumps = chains.flatMap((chain) => (chain.hook === undefined ? [] : [`${hookChain[chain.hook]} -j ${nameOf(chain.name)}`]))
+  const jumps = jumpsTo(ruleSet)
   // Declaring a chain that exists empties it, atomically.
   const drain = restore(declaring(taking))
-  const oldPorts = options.oldUdp?.ports ?? []
   return {
     load: restore([...declared, ...rulesOf(chains), ...jumps.map((jump) => `-A ${jump}`)]),
     loadIdle: restore([...declared, ...rulesOf(chains.filter((chain) => !chain.takes)), ...jumps.map((jump) => `-A ${jump}`)]),
     arm: restore([...declaring([...taking, ...asking]), ...rulesOf([...taking, ...asking])]),
-    forget: asking.length === 0 || oldPorts.length === 0 ? '' : restore([...declaring(asking), ...rulesOf(asking, { oldUdp: { connected: options.oldUdp?.connected ?? [], ports: [] } })]),
     drain,
     disarm: drain,
     remove: restore([...declared, ...jumps.map((jump) => `-D ${jump}`), ...chains.map((chain) => `-X ${nameOf(chain.name)}`)]),
   }
+}
+
+export interface IptablesState {
+  readonly ruleSet: RuleSet
+  readonly oldUdp?: OldUdp
+}
+
+/**
+ * One transaction of a family from one state to another: only chains that differ are declared anew (which empties them) and filled, those the other
+ * does not have go, with their jumps. Empty: nothing differs.
+ */
+export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp'>): string {
+  const rulesOf = ({ ruleSet, oldUdp }: IptablesState): Map<string, string[]> =>
+    new Map(ruleSet.chains.map((chain) => [nameOf(chain.name), chainRules(ruleSet, chain, { ...options, ...(oldUdp === undefined ? {} : { oldUdp }) })]))
+  const [old, next] = [rulesOf(before), rulesOf(after)]
+  const [oldJumps, nextJumps] = [jumpsTo(before.ruleSet), jumpsTo(after.ruleSet)]
+  const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n'))
+  const gone = [...old.keys()].filter((name) => !next.has(name))
+  const lines = [
+    ...[...rewritten.map(([name]) => name), ...gone].map(declare),
+    ...rewritten.flatMap(([, rules]) => rules),
+    ...oldJumps.filter((jump) => !nextJumps.includes(jump)).map((jump) => `-D ${jump}`),
+    ...nextJumps.filter((jump) => !oldJumps.includes(jump)).map((jump) => `-A ${jump}`),
+    ...gone.map((name) => `-X ${name}`),
+  ]
+  return lines.length === 0 ? '' : restore(lines)
 }
 
 /**
@@ -105,9 +127,13 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: Iptabl
     // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
     case 'to-elsewhere': return [`-m addrtype --dst-type UNICAST${family === 'ipv4' ? '' : ' -m addrtype ! --dst-type LOCAL,ANYCAST'}`]
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
+    case 'from-skipped-network': return sets.skipSources[family].map((network) => `-s ${network}`)
+    case 'from-chosen-network': return sets.sources[family].map((network) => `-s ${network}`)
+    case 'to-chosen-network': return sets.servers[family].map((network) => `-d ${network}`)
     case 'to-broadcast': return family === 'ipv4' ? ['-m addrtype --dst-type BROADCAST'] : []
     case 'to-chosen-port': return portLists(sets[match.transport]).map((ports) => `${match.transport === 'udp' ? '-p udp ' : ''}-m multiport --dports ${ports}`)
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
+    case 'by-chosen-group': return sets.groups.map(({ from, to }) => `-m owner --gid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
     case 'leased': return ['']
   }
@@ -118,7 +144,7 @@ function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[
   if (act.does !== 'hand-to-relay') return [verdict(act)]
   // TPROXY wants one transport a rule.
   const { family, relayPort } = options
-  return transportsOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
+  return carriedOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
 }
 
 function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hold' }>): string {
@@ -147,6 +173,15 @@ function portLists(ranges: readonly PortRange[]): string[] {
     room -= cost
   }
   return lists.map((list) => list.join(','))
+}
+
+function jumpsTo({ chains }: RuleSet): string[] {
+  return chains.flatMap((chain) => (chain.hook === undefined ? [] : [`${hookChain[chain.hook]} -j ${nameOf(chain.name)}`]))
+}
+
+/** Declaring a chain that exists empties it. */
+function declare(name: string): string {
+  return `:${name} - [0:0]`
 }
 
 function nameOf(chain: ChainName): string {

@@ -1,6 +1,6 @@
 import type { PortRange } from '../plan/plan.ts'
 import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, relayAddress } from './names.ts'
-import { oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
+import { carriedOf, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
   readonly relayPort: number
@@ -46,33 +46,91 @@ export function renderNft(ruleSet: RuleSet, options: NftOptions): NftTexts {
 
 /** The commands of `load`, one each: the preview shows them under one another. */
 export function loadCommands(ruleSet: RuleSet, options: NftOptions): string[] {
-  const { sets, chains } = ruleSet
-  const bare = chains.filter((chain) => chain.hook === undefined)
-  const hooked = chains.filter((chain) => chain.hook !== undefined)
+  const { sets, chains } = nftContents(ruleSet, options)
+  // Chains that are jumped to before those that jump, and all of them before their rules.
+  const byHook = [...chains.filter((chain) => chain.hook === undefined), ...chains.filter((chain) => chain.hook !== undefined)]
   return [
     addTable(options.owner),
     `add set ${table} lease { type inet_proto; flags timeout; }`,
-    ...transportsOf(ruleSet).map((transport) => set(portSet(transport), 'inet_service', sets[transport].map(span))),
-    ...families(ruleSet).map((family) => set(skipSet(family), addressType(family), sets.skip[family])),
-    ...(sets.interfaces.length === 0 ? [] : [set('interfaces', 'ifname', sets.interfaces.map((name) => `"${name}"`))]),
-    ...(sets.users.length === 0 ? [] : [set('users', 'uid', sets.users.map(span))]),
-    ...(asksForOld(ruleSet)
-      ? [
-          ...families(ruleSet).map((family) => `add set ${table} ${oldSet(family)} { type ${addressType(family)} . inet_service . ${addressType(family)} . inet_service; }`),
-          `add set ${table} old_udp_ports { type inet_service; flags timeout; }`,
-        ]
-      : []),
-    ...bare.map((chain) => `add chain ${table} ${chain.name}`),
-    ...hooked.map((chain) => `add chain ${table} ${chain.name} { ${hook(chain)}; policy accept; }`),
-    ...chains.flatMap((chain) => chainRules(ruleSet, chain, options).map((rule) => `add rule ${table} ${chain.name} ${rule}`)),
+    ...sets.map(addSet),
+    ...byHook.map(addChain),
+    ...chains.flatMap(({ name, rules }) => rules.map((rule) => `add rule ${table} ${name} ${rule}`)),
   ]
+}
+
+interface NftSet {
+  readonly name: string
+  readonly spec: string
+  /** Undefined: filled while the rules stand, not by them. */
+  readonly elements?: readonly string[]
+}
+interface NftChain {
+  readonly name: string
+  readonly hook: string | undefined
+  readonly rules: readonly string[]
+}
+
+export type NftContentOptions = Pick<NftOptions, 'relayPort' | 'holds'>
+
+/** What is in the table besides the lease. */
+function nftContents(ruleSet: RuleSet, options: NftContentOptions): { readonly sets: readonly NftSet[]; readonly chains: readonly NftChain[] } {
+  const { sets, chains } = ruleSet
+  // Never with auto-merge (nft 1.0.6 then cannot delete what it merged); elements are merged and apart already.
+  const interval = (name: string, type: string, elements: readonly string[]): NftSet => ({ name, spec: `type ${type}; flags interval;`, elements })
+  return {
+    sets: [
+      ...transportsOf(ruleSet).map((transport) => interval(portSet(transport), 'inet_service', sets[transport].map(span))),
+      ...networkSets.flatMap((choice) => familiesWith(ruleSet, choice).map((family) => interval(networkSet(choice, family), addressType(family), sets[choice][family]))),
+      ...(sets.interfaces.length === 0 ? [] : [interval('interfaces', 'ifname', sets.interfaces.map((name) => `"${name}"`))]),
+      ...(sets.users.length === 0 ? [] : [interval('users', 'uid', sets.users.map(span))]),
+      ...(sets.groups.length === 0 ? [] : [interval('groups', 'gid', sets.groups.map(span))]),
+      ...(asksForOld(ruleSet)
+        ? [
+            ...families(ruleSet).map((family) => ({ name: oldSet(family), spec: `type ${addressType(family)} . inet_service . ${addressType(family)} . inet_service;` })),
+            { name: 'old_udp_ports', spec: 'type inet_service; flags timeout;' },
+          ]
+        : []),
+    ],
+    chains: chains.map((chain) => ({
+      name: chain.name,
+      hook: chain.hook === undefined ? undefined : `${hook(chain)}; policy accept;`,
+      rules: chainRules(ruleSet, chain, options),
+    })),
+  }
+}
+
+/**
+ * One transaction from one rule set to another, naming only what differs: sets are emptied and filled anew (nft 1.0.6 cannot take a number out of a range),
+ * chains whose rules differ likewise, and what the other does not have goes. The lease and every chain that is alike are not touched, so nothing is cut and no
+ * flow slips by. Empty: nothing differs.
+ */
+export function renderNftChange(before: RuleSet, after: RuleSet, options: NftContentOptions): string {
+  const [old, next] = [nftContents(before, options), nftContents(after, options)]
+  const named = <Item extends { readonly name: string }>(items: readonly Item[], name: string): Item | undefined => items.find((item) => item.name === name)
+  const differs = (a: readonly string[] | undefined, b: readonly string[]): boolean => a?.join('\n') !== b.join('\n')
+  const isNew = (chain: NftChain): boolean => named(old.chains, chain.name) === undefined
+  const rewritten = next.chains.filter((chain) => differs(named(old.chains, chain.name)?.rules, chain.rules))
+  const goneChains = old.chains.filter(({ name }) => named(next.chains, name) === undefined)
+  const goneSets = old.sets.filter(({ name }) => named(next.sets, name) === undefined)
+  const refilled = next.sets.flatMap(({ name, elements }) => (elements !== undefined && named(old.sets, name) !== undefined && differs(named(old.sets, name)?.elements, elements) ? [{ name, elements }] : []))
+  const commands = [
+    ...next.sets.filter(({ name }) => named(old.sets, name) === undefined).map(addSet),
+    ...next.chains.filter((chain) => isNew(chain) && chain.hook === undefined).map(addChain),
+    ...[...rewritten.filter((chain) => !isNew(chain)), ...goneChains].map(({ name }) => `flush chain ${table} ${name}`),
+    ...refilled.flatMap(({ name, elements }) => [`flush set ${table} ${name}`, `add element ${table} ${name} { ${elements.join(', ')} }`]),
+    ...next.chains.filter((chain) => isNew(chain) && chain.hook !== undefined).map(addChain),
+    ...rewritten.flatMap(({ name, rules }) => rules.map((rule) => `add rule ${table} ${name} ${rule}`)),
+    ...goneChains.map(({ name }) => `delete chain ${table} ${name}`),
+    ...goneSets.map(({ name }) => `delete set ${table} ${name}`),
+  ]
+  return commands.length === 0 ? '' : oneLine(commands)
 }
 
 function addTable(owner: boolean): string {
   return `add table ${table}${owner ? ' { flags owner; }' : ''}`
 }
 
-function chainRules(ruleSet: RuleSet, chain: Chain, options: NftOptions): string[] {
+function chainRules(ruleSet: RuleSet, chain: Chain, options: NftContentOptions): string[] {
   return chain.steps.flatMap(({ when, then }) => {
     if (then.does === 'hold' && options.holds !== true) return []
     // A match with several answers (an address family, a cgroup) makes a rule of each.
@@ -100,10 +158,14 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'of-old-udp-socket': return [...families(ruleSet).map((family) => `${ip(family)} saddr . udp sport . ${ip(family)} daddr . udp dport @${oldSet(family)}`), 'udp sport @old_udp_ports']
     case 'not-translated': return ['ct status & dnat == 0']
     case 'to-elsewhere': return ['fib daddr type unicast']
-    case 'to-skipped-network': return families(ruleSet).map((family) => `${ip(family)} daddr @${skipSet(family)}`)
+    case 'to-skipped-network': return inNetworks(ruleSet, 'skip', 'daddr')
+    case 'from-skipped-network': return inNetworks(ruleSet, 'skipSources', 'saddr')
+    case 'from-chosen-network': return inNetworks(ruleSet, 'sources', 'saddr')
+    case 'to-chosen-network': return inNetworks(ruleSet, 'servers', 'daddr')
     case 'to-broadcast': return ['fib daddr type broadcast']
     case 'to-chosen-port': return [`${match.transport} dport @${portSet(match.transport)}`]
     case 'by-chosen-user': return ['meta skuid @users']
+    case 'by-chosen-group': return ['meta skgid @groups']
     case 'in-chosen-cgroup': return ruleSet.sets.cgroups.map(({ path, level }) => `socket cgroupv2 level ${level} "${ruleSet.cgroupPrefix === '' ? '' : `${ruleSet.cgroupPrefix}/`}${path}"`)
     case 'leased': return ['meta l4proto @lease']
   }
@@ -115,7 +177,7 @@ function verdicts(ruleSet: RuleSet, act: Act, relayPort: number): string[] {
     case 'mark': return [`meta mark set meta mark | ${hex(act.mark)}`]
     case 'mark-flow': return [`ct mark set ct mark | ${hex(act.mark)}`]
     case 'hand-to-relay': {
-      const transports = transportsOf(ruleSet)
+      const transports = carriedOf(ruleSet)
       const protocol = transports.length === 1 ? transports.join('') : `{ ${transports.join(', ')} }`
       const mark = act.mark === undefined ? '' : ` meta mark set meta mark | ${hex(act.mark)}`
       return families(ruleSet).map((family) =>
@@ -134,9 +196,12 @@ function hook({ hook: place }: Chain): string {
   return place === 'output' ? `type route hook output priority ${outputPriority}` : `type filter hook prerouting priority ${preroutingPriority}`
 }
 
-/** Never with auto-merge (nft 1.0.6 then cannot delete what it merged); elements are merged and apart already. */
-function set(name: string, type: string, elements: readonly string[]): string {
-  return `add set ${table} ${name} { type ${type}; flags interval; elements = { ${elements.join(', ')} }; }`
+function addSet({ name, spec, elements }: NftSet): string {
+  return `add set ${table} ${name} { ${spec}${elements === undefined ? '' : ` elements = { ${elements.join(', ')} };`} }`
+}
+
+function addChain({ name, hook: place }: NftChain): string {
+  return `add chain ${table} ${name}${place === undefined ? '' : ` { ${place} }`}`
 }
 
 function families(ruleSet: RuleSet): readonly Family[] {
@@ -174,8 +239,21 @@ function ip(family: Family): string {
   return family === 'ipv4' ? 'ip' : 'ip6'
 }
 
-function skipSet(family: Family): string {
-  return family === 'ipv4' ? 'skip4' : 'skip6'
+type NetworkChoice = keyof typeof networkNames
+const networkNames = { skip: 'skip', skipSources: 'skip_src', sources: 'src', servers: 'dst' } as const
+const networkSets = Object.keys(networkNames) as NetworkChoice[]
+
+/** No set without elements, so no rule of that family either: it would match nothing. */
+function familiesWith(ruleSet: RuleSet, choice: NetworkChoice): Family[] {
+  return families(ruleSet).filter((family) => ruleSet.sets[choice][family].length > 0)
+}
+
+function networkSet(choice: NetworkChoice, family: Family): string {
+  return `${networkNames[choice]}${family === 'ipv4' ? '4' : '6'}`
+}
+
+function inNetworks(ruleSet: RuleSet, choice: NetworkChoice, end: 'saddr' | 'daddr'): string[] {
+  return familiesWith(ruleSet, choice).map((family) => `${ip(family)} ${end} @${networkSet(choice, family)}`)
 }
 
 function span({ from, to }: PortRange): string {

@@ -4,7 +4,7 @@ export type Family = 'ipv4' | 'ipv6'
 export type Transport = 'tcp' | 'udp'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
-export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_user' | 'out_group' | 'out_port' | 'out_take'
+export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take'
 
 /** What a step asks of a packet; all of a step's matches must hold. */
 export type Match =
@@ -31,10 +31,14 @@ export type Match =
   /** Neither one of this machine's addresses nor broadcast nor multicast. */
   | { readonly is: 'to-elsewhere' }
   | { readonly is: 'to-skipped-network' }
+  | { readonly is: 'from-skipped-network' }
+  | { readonly is: 'from-chosen-network' }
+  | { readonly is: 'to-chosen-network' }
   /** To every machine of a network this one is in. */
   | { readonly is: 'to-broadcast' }
   | { readonly is: 'to-chosen-port'; readonly transport: Transport }
   | { readonly is: 'by-chosen-user' }
+  | { readonly is: 'by-chosen-group' }
   | { readonly is: 'in-chosen-cgroup' }
   /** No DNAT has changed where it goes. */
   | { readonly is: 'not-translated' }
@@ -75,6 +79,14 @@ export interface RoutingRule {
   readonly lookup: number | 'main'
 }
 
+export type Networks = Readonly<Record<Family, readonly string[]>>
+
+/** What rules before these may have brought to the relay, and these must go on carrying though they may take no more of it. */
+export interface Carried {
+  readonly local: boolean
+  readonly transports: readonly Transport[]
+}
+
 /**
  * What the kernel must do, as data without a syntax: two renderers make nft's and iptables' text of it. The backend is not in it, nor are the relay's port
  * and address: they are known only when the relay listens.
@@ -91,9 +103,15 @@ export interface RuleSet {
     readonly interfaces: readonly string[]
     /** Inclusive ranges of user ids. */
     readonly users: readonly { readonly from: number; readonly to: number }[]
+    readonly groups: readonly { readonly from: number; readonly to: number }[]
     /** Paths below the cgroup v2 root; `level` is the number of their segments. */
     readonly cgroups: readonly { readonly path: string; readonly level: number }[]
-    readonly skip: { readonly ipv4: readonly string[]; readonly ipv6: readonly string[] }
+    readonly skip: Networks
+    readonly skipSources: Networks
+    /** Empty in both families: every client. A family without an entry when the other has one: none of that family. */
+    readonly sources: Networks
+    /** Likewise. */
+    readonly servers: Networks
   }
   readonly chains: readonly Chain[]
   readonly routing: {
@@ -104,6 +122,8 @@ export interface RuleSet {
   }
   /** Where the cgroup v2 hierarchy is mounted below /sys/fs/cgroup (`unified` on a hybrid layout, else empty): nft resolves paths from there. */
   readonly cgroupPrefix: string
+  /** Only after a change while open. */
+  readonly carried?: Carried
 }
 
 /**
@@ -127,6 +147,14 @@ export function holdsSyns({ chains }: Pick<RuleSet, 'chains'>): boolean {
   return chains.some((chain) => chain.steps.some((step) => step.then.does === 'hold'))
 }
 
+export const transports: readonly Transport[] = ['tcp', 'udp']
+
+/** Those of which new flows are taken. */
 export function transportsOf({ sets }: Pick<RuleSet, 'sets'>): Transport[] {
-  return (['tcp', 'udp'] as const).filter((transport) => sets[transport].length > 0)
+  return transports.filter((transport) => sets[transport].length > 0)
+}
+
+/** Those of which flows may be relayed. */
+export function carriedOf({ sets, carried }: Pick<RuleSet, 'sets' | 'carried'>): Transport[] {
+  return transports.filter((transport) => sets[transport].length > 0 || carried?.transports.includes(transport))
 }

@@ -22,7 +22,7 @@ function codeOf(act: () => unknown): string {
 describe('makePlan', () => {
   test('fills in everything, both scopes included', () => {
     expect(good).toEqual({
-      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, handOver: [], scope: ['local', 'forwarded'], interfaces: [], users: [], cgroups: [], exclude: [],
+      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, handOver: [], scope: ['local', 'forwarded'], interfaces: [], sources: [], excludeSources: [], servers: [], users: [], groups: [], cgroups: [], exclude: [],
       backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701,
     })
   })
@@ -32,10 +32,12 @@ describe('makePlan', () => {
       makePlan({
         tcp: '81,80', scope: ['forwarded', 'local'], interfaces: ['veth12', 'eth0', 'veth*', 'eth0'], users: [5, 0, 5], cgroups: ['/b/', 'a/c', 'a', '/sys/fs/cgroup/user.slice'],
         exclude: ['10.1.2.3/8', '10.9.9.9', '2001:DB8:0:0::/32', '::ffff:192.0.2.1'],
+        sources: ['198.51.100.9/24', '198.51.100.7'], excludeSources: ['::1'], servers: ['203.0.113.1'], groups: [7, 7, 3],
       }),
     ).toMatchObject({
       tcp: [{ from: 80, to: 81 }], scope: ['local', 'forwarded'], interfaces: ['eth0', 'veth*'], users: [0, 5], cgroups: ['a', 'b', 'user.slice'],
       exclude: ['10.0.0.0/8', '192.0.2.1/32', '2001:db8::/32'],
+      sources: ['198.51.100.0/24'], excludeSources: ['::1/128'], servers: ['203.0.113.1/32'], groups: [3, 7],
     })
   })
 
@@ -50,6 +52,10 @@ describe('makePlan', () => {
     ['bad-ports', { tcp: '80', udp: 'x' }],
     ['bad-user', { tcp: '80', users: [-1] }],
     ['bad-user', { tcp: '80', users: [1.5] }],
+    ['bad-user', { tcp: '80', groups: [-1] }],
+    ['bad-cidr', { tcp: '80', sources: ['x'] }],
+    ['bad-cidr', { tcp: '80', servers: ['10.0.0.0/33'] }],
+    ['bad-cidr', { tcp: '80', excludeSources: ['1'.repeat(65)] }],
     ['bad-user', { tcp: '80', users: [0xffff_ffff] }],
     ['bad-plan', { tcp: '80', scope: [] }],
     ['bad-plan', { tcp: '80', relayPort: 0 }],

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
-import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
+import { renderIptables, renderIptablesChange, sweepIptables } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
@@ -101,11 +101,15 @@ describe('iptables', () => {
     const ports = '-A SLUICE_OUT_SEL -p udp -m multiport --sports 68,5353 -j RETURN\n'
     expect(texts.load).toContain(connected + ports)
     expect(texts.load).not.toContain('2001:db8::')
-    expect(texts.forget).toContain(connected)
-    expect(texts.forget).not.toContain('--sports')
-    expect(texts.forget).not.toContain('SLUICE_OUT_PORT -')
-    expect(renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv4', oldUdp }).forget).toBe('')
-    expect(renderIptables(compile({ tcp: '80', udp: '53' }), { relayPort: 1, family: 'ipv4' }).forget).toBe('')
+    const forget = (wish: PlanWish): string => {
+      const ruleSet = compile(wish)
+      return renderIptablesChange({ ruleSet, oldUdp }, { ruleSet, oldUdp: { connected: oldUdp.connected, ports: [] } }, { relayPort: 1, family: 'ipv4' })
+    }
+    const forgotten = forget({ tcp: '80', udp: '53' })
+    expect(forgotten).toContain(connected)
+    expect(forgotten).not.toContain('--sports')
+    expect(forgotten).not.toContain('SLUICE_OUT_PORT -')
+    expect(forget({ tcp: '80' })).toBe('')
   })
   test('draining and disarming declare, and so empty, what takes', () => {
     const texts = renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv6' })

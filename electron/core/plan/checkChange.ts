@@ -1,0 +1,18 @@
+import { Failure } from '../contract/failure.ts'
+import type { Backend, InterceptionPlan } from './plan.ts'
+
+/**
+ * Whether an open gate can go from one plan to the other as it stands: what relayed flows hang on (marks, the routing table, the relay's port) and who holds the rules must stay.
+ * @throws Failure `cannot-change`, naming what differs.
+ */
+export function checkChange(before: InterceptionPlan, after: InterceptionPlan, backend: Backend): void {
+  const refuse = (what: string): never => {
+    throw new Failure('cannot-change', `${what} cannot be changed while the gate is open`)
+  }
+  if (after.backend !== before.backend && after.backend !== backend) refuse('The tool that loads the rules')
+  if (after.relayPort !== before.relayPort) refuse('The relay’s port')
+  if (JSON.stringify([after.refuse, after.udpIdle]) !== JSON.stringify([before.refuse, before.udpIdle])) refuse('What is refused, and how long a silent UDP flow is kept,')
+  if (after.hold !== before.hold) refuse('Whether connections wait for their server')
+  if (after.table !== before.table) refuse('The routing table')
+  if ((['forwarded', 'local', 'uplink'] as const).some((mark) => after.marks[mark] !== before.marks[mark])) refuse('The marks')
+}

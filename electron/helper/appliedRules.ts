@@ -1,0 +1,53 @@
+import { Failure } from '#core/contract/failure.ts'
+import { checkChange } from '#core/plan/checkChange.ts'
+import type { Backend, InterceptionPlan } from '#core/plan/plan.ts'
+import { carriedBy, compileRules } from '#core/rules/compileRules.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
+import type { Carried, RuleSet } from '#core/rules/ruleSet.ts'
+import { listCgroups } from '#probe/cgroups.ts'
+import { digestRules } from '#probe/digestRules.ts'
+import { listInterfaces } from '#probe/interfaces.ts'
+import { udpBefore } from '#probe/udpBefore.ts'
+
+import { udpKnown } from './ruleKeeper.ts'
+import type { UdpBefore } from './ruleKeeper.ts'
+
+/** What an open gate has in the kernel, and what it was compiled from. */
+export interface AppliedRules {
+  readonly plan: InterceptionPlan
+  readonly facts: MachineFacts
+  readonly backend: Backend
+  /** The relay listens on IPv6 too. Where it cannot, IPv6 is left alone: rules without a listener would only break it. */
+  readonly ipv6: boolean
+  /** What the relay may carry. */
+  readonly carried: Carried
+  readonly ruleSet: RuleSet
+}
+
+/**
+ * The rules for another plan from those that are applied. Facts that come and go (interfaces, cgroups) are looked up anew; tools and kernel are as they were.
+ * Fails with `digest-mismatch`, `cannot-change`, or as `compileRules` does.
+ */
+export async function compileChange(applied: AppliedRules, plan: InterceptionPlan, digest: string): Promise<AppliedRules & { readonly udpBefore: UdpBefore }> {
+  checkChange(applied.plan, plan, applied.backend)
+  const [interfaces, cgroups] = await Promise.all([listInterfaces(), listCgroups()])
+  const facts: MachineFacts = { ...applied.facts, interfaces, ...(cgroups?.paths === undefined ? {} : { cgroups: cgroups.paths }) }
+  requireDigest(plan, facts, digest)
+  const { carried, backend, ipv6 } = applied
+  // Rules for local flows and for UDP ask conntrack; since the first of them it has seen what is under way.
+  const watched = carried.local || carried.transports.includes('udp')
+  return { ...applyTo({ plan, facts, backend, ipv6 }, carried), udpBefore: watched ? udpKnown : udpBefore(plan) }
+}
+
+/** Rules for what the relay can carry. */
+export function applyTo(wish: Omit<AppliedRules, 'ruleSet' | 'carried'>, before?: Carried): AppliedRules {
+  const { plan, facts, ipv6 } = wish
+  return { ...wish, carried: carriedBy(plan, before), ruleSet: compileRules(plan, { ...facts, ipv6: facts.ipv6 && ipv6 }, before) }
+}
+
+/** What a person was shown is what is applied. */
+export function requireDigest(plan: InterceptionPlan, facts: MachineFacts, digest: string): RuleSet {
+  const ruleSet = compileRules(plan, facts)
+  if (digestRules(ruleSet) !== digest) throw new Failure('digest-mismatch', 'the rules to apply are not those that were shown; try once more')
+  return ruleSet
+}

@@ -1,0 +1,32 @@
+import type { PlanWish } from '#core/plan/makePlan.ts'
+import { second } from './verdicts.ts'
+
+/** One of each kind of choice, and choices that narrow one another. `CGROUP` stands for the laboratory's. */
+export const plans: Readonly<Record<string, PlanWish>> = {
+  'one port': { tcp: '8080' },
+  'another port, local': { tcp: '8081', scope: ['local'] },
+  'a range, forwarded': { tcp: '8080-8081', scope: ['forwarded'] },
+  'a list with a range': { tcp: '1-79,8080,8999-9010' },
+  'two servers left alone': { tcp: '8080-9000', exclude: Object.values(second.server) },
+  'one server only': { tcp: '8080', servers: [second.server.ipv4, '2001:db8:2::8/125'] },
+  'servers of one family only': { tcp: '8080-8081', servers: ['203.0.113.0/24'] },
+  'one client only': { tcp: '8080', sources: Object.values(second.client) },
+  'one client left alone': { tcp: '8080,9000', excludeSources: [second.client.ipv4, '2001:db8:1::3'] },
+  'this client to that server': { tcp: '8080', sources: [second.client.ipv4], servers: [second.server.ipv4] },
+  'one interface': { tcp: '8080', interfaces: ['cl0'], scope: ['forwarded'] },
+  'the wrong interface': { tcp: '8080', interfaces: ['sv0'], scope: ['local', 'forwarded'] },
+  'one user': { tcp: '8080', users: [4711] },
+  'users and a server left alone': { tcp: '8080-9000', users: [0, 4711], exclude: ['203.0.113.9', '2001:db8:2::/127'], scope: ['local'] },
+  'one group': { tcp: '8080', groups: [4720], scope: ['local'] },
+  'a user who is not in the group': { tcp: '8080', users: [4711], groups: [4720] },
+  'one cgroup': { tcp: '8080', cgroups: ['CGROUP'], scope: ['local'] },
+  'a cgroup and a user': { tcp: '8080,8081', cgroups: ['CGROUP'], users: [0] },
+}
+
+/** The same with UDP. */
+export const udpPlans: Readonly<Record<string, PlanWish>> = {
+  'UDP alone': { tcp: '', udp: '8080' },
+  'UDP and TCP': { tcp: '8081', udp: '8080-8081', scope: ['local'] },
+  'UDP, one client, one server left alone': { tcp: '8080', udp: '9000', sources: [second.client.ipv4, second.client.ipv6], exclude: [second.server.ipv4] },
+  'UDP of one user': { tcp: '', udp: '8080,9000', users: [4711], scope: ['local'] },
+}

@@ -1,0 +1,155 @@
+import { mkdirSync, rmdirSync } from 'node:fs'
+
+import ipaddr from 'ipaddr.js'
+
+import type { InterceptionPlan, PortRange } from '#core/plan/plan.ts'
+import { listCgroups } from '#probe/cgroups.ts'
+import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
+import type { Lab, Place } from '#test/lab/makeLab.ts'
+import type { LabProcess } from '#test/lab/labProcess.ts'
+
+const prober = new URL('../../lab/prober.mjs', import.meta.url).pathname
+export const ports = [8080, 8081, 9000] as const
+export const second = {
+  client: { ipv4: '198.51.100.3', ipv6: '2001:db8:1::3' },
+  server: { ipv4: '203.0.113.9', ipv6: '2001:db8:2::9' },
+} as const
+
+interface Who {
+  readonly name: string
+  readonly place: Place
+  readonly uid: number
+  readonly gid: number
+  readonly cgroup?: string
+  readonly source?: typeof second.client
+}
+export interface Probe {
+  readonly who: Who
+  readonly family: 'ipv4' | 'ipv6'
+  readonly transport: 'tcp' | 'udp'
+  readonly port: number
+  readonly source: string
+  readonly server: string
+}
+/** `relayed` or `direct` for each probe, by its name; anything else is what went wrong. */
+export type Verdicts = Readonly<Record<string, string>>
+
+export interface VerdictLab {
+  readonly lab: Lab
+  readonly cgroup: string
+  readonly cgroupPrefix: string
+  /** Asks everything at once, in the laboratory as it is. */
+  judge(): Promise<Verdicts>
+  /** What a plan means, said anew without the compiler: the table of truth for every backend. */
+  meaning(plan: InterceptionPlan): Verdicts
+  remove(): Promise<void>
+}
+
+/**
+ * A laboratory with everybody a plan can tell apart: two clients, and in the router a program of root's, of another user, of another group and in a cgroup of its
+ * own; two servers, three ports, both families, TCP and UDP.
+ */
+export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promise<VerdictLab> {
+  const lab = await makeLab()
+  const cgroupPrefix = (await listCgroups())?.prefix ?? ''
+  const cgroup = `sluicelab-${String(process.pid)}`
+  const cgroupPath = `/sys/fs/cgroup/${cgroupPrefix === '' ? '' : `${cgroupPrefix}/`}${cgroup}`
+  mkdirSync(`${cgroupPath}/inner`, { recursive: true })
+  const whos: Who[] = [
+    { name: 'client', place: 'client', uid: 0, gid: 0 },
+    { name: 'second client', place: 'client', uid: 0, gid: 0, source: second.client },
+    { name: 'root', place: 'router', uid: 0, gid: 0 },
+    { name: 'user 4711', place: 'router', uid: 4711, gid: 4711 },
+    { name: 'group 4720', place: 'router', uid: 4712, gid: 4720 },
+    { name: 'in the cgroup', place: 'router', uid: 0, gid: 0, cgroup },
+  ]
+  const probers = new Map<Who, LabProcess>()
+  try {
+    await lab.exec('client', ['sh', '-ec', `ip addr add ${second.client.ipv4}/24 dev up0; ip addr add ${second.client.ipv6}/64 dev up0 nodad`])
+    await lab.exec('server', ['sh', '-ec', `ip addr add ${second.server.ipv4}/24 dev up0; ip addr add ${second.server.ipv6}/64 dev up0 nodad`])
+    const servers = ports.map((port) => lab.peer('server', 'serve', 'far', String(port)))
+    if (udp) for (const port of ports) for (const host of [labAddresses.ipv4.server, labAddresses.ipv6.server, ...Object.values(second.server)]) servers.push(lab.peer('server', 'serve', 'far', String(port), '--udp', '--host', host))
+    await Promise.all(servers.map((server) => server.event(({ event }) => event === 'listening', 30_000)))
+    for (const [index, who] of whos.entries()) {
+      const enter = who.cgroup !== undefined
+        ? ['sh', '-c', 'echo $$ > "$0"/inner/cgroup.procs && exec "$@"', cgroupPath]
+        : who.uid === 0 ? [] : ['setpriv', `--reuid=${String(who.uid)}`, `--regid=${String(who.gid)}`, '--clear-groups', '--']
+      const started = lab.spawn(who.place, [...enter, process.execPath, prober, String(10_000 + 3000 * index), '2900'])
+      probers.set(who, started)
+    }
+    await Promise.all([...probers.values()].map((each) => each.event(({ event }) => event === 'ready', 30_000)))
+  } catch (error) {
+    await lab.remove()
+    throw error
+  }
+
+  const probes: Probe[] = whos.flatMap((who) =>
+    (['ipv4', 'ipv6'] as const).flatMap((family) =>
+      [labAddresses[family].server, second.server[family]].flatMap((server) =>
+        ports.flatMap((port) =>
+          (udp ? (['tcp', 'udp'] as const) : (['tcp'] as const)).map((transport): Probe => ({
+            who, family, transport, port, server,
+            source: who.source?.[family] ?? (who.place === 'client' ? labAddresses[family].client : labAddresses[family].routerToServer),
+          })),
+        ),
+      ),
+    ),
+  )
+  const nameOf = ({ who, transport, server, port }: Probe): string => `${who.name} ${transport} ${server} ${String(port)}`
+
+  let rounds = 0
+  return {
+    lab,
+    cgroup,
+    cgroupPrefix,
+    async judge() {
+      const round = ++rounds
+      const asked = probes.map(async (probe, index): Promise<[string, string]> => {
+        const process = probers.get(probe.who) as LabProcess
+        const id = `${String(round)}.${String(index)}`
+        process.write(JSON.stringify({ id, host: probe.server, port: probe.port, ...(probe.transport === 'udp' ? { udp: true } : {}), from: probe.source }))
+        const answer = await process.event((event) => event['id'] === id)
+        const seen = answer['ok'] !== true ? String(answer['error'])
+          : answer['seenAddress'] !== probe.source ? `seen as ${String(answer['seenAddress'])}`
+            : answer['seenPort'] === answer['localPort'] ? 'direct' : 'relayed'
+        return [nameOf(probe), seen]
+      })
+      return Object.fromEntries(await Promise.all(asked))
+    },
+    meaning: (plan) => Object.fromEntries(probes.map((probe) => [nameOf(probe), takes(plan, probe) ? 'relayed' : 'direct'])),
+    async remove() {
+      await lab.remove()
+      // The kernel lets go of a cgroup when its last process has been collected.
+      for (const path of [`${cgroupPath}/inner`, cgroupPath]) {
+        for (let tries = 0; tries < 50; tries++) {
+          try {
+            rmdirSync(path)
+            break
+          } catch {
+            await new Promise((resolve) => setTimeout(resolve, 20))
+          }
+        }
+      }
+    },
+  }
+}
+
+function takes(plan: InterceptionPlan, { who, transport, port, source, server }: Probe): boolean {
+  const inRanges = (ranges: readonly PortRange[]): boolean => ranges.some(({ from, to }) => port >= from && port <= to)
+  const chosen = <Item>(list: readonly Item[], one: (item: Item) => boolean): boolean => list.length === 0 || list.some(one)
+  const local = who.place === 'router'
+  return inRanges(plan[transport])
+    && plan.scope.includes(local ? 'local' : 'forwarded')
+    && !plan.exclude.some((network) => within(server, network))
+    && !plan.excludeSources.some((network) => within(source, network))
+    && chosen(plan.servers, (network) => within(server, network))
+    && chosen(plan.sources, (network) => within(source, network))
+    && (local
+      ? chosen(plan.users, (user) => user === who.uid) && chosen(plan.groups, (group) => group === who.gid) && chosen(plan.cgroups, (path) => path === who.cgroup)
+      : chosen(plan.interfaces, (name) => name === 'cl0' || name === 'cl*'))
+}
+
+function within(address: string, network: string): boolean {
+  const [one, [base, length]] = [ipaddr.parse(address), ipaddr.parseCIDR(network)]
+  return one.kind() === base.kind() && one.match(base, length)
+}
