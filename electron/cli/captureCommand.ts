@@ -1,8 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { basename, resolve } from 'node:path'
 
-import { execa } from 'execa'
-
 import type { GateState } from '#core/contract/bridge.ts'
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
 import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
@@ -28,6 +26,7 @@ import type { Output } from './output.ts'
 import { parseDuration, startTimer } from './parseDuration.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { planOf, planShapes } from './planOptions.ts'
+import { removeFolder } from './removeFolder.ts'
 import { version } from './version.ts'
 
 const shapes = {
@@ -263,11 +262,4 @@ class Capture {
     const message = error instanceof Error ? error.message : String(error)
     this.view.note(`flows cannot be listed now (${message}); recording goes on, sluice flows lists them later`)
   }
-}
-
-/** What a failed opening made. As the person it was made for: root follows nobody's path. */
-async function removeFolder(folder: string): Promise<void> {
-  const [uid, gid] = [process.env['SUDO_UID'], process.env['SUDO_GID']]
-  const person = process.geteuid?.() === 0 && uid !== undefined && gid !== undefined && /^\d+$/.test(uid) && /^\d+$/.test(gid) ? { uid: Number(uid), gid: Number(gid) } : {}
-  await execa('/usr/bin/rm', ['-rf', '--one-file-system', '--', folder], { reject: false, ...person })
 }

@@ -11,10 +11,11 @@ import type { Output } from './output.ts'
 import { logCommand } from './logCommand.ts'
 import { permissionCommand } from './permissionCommand.ts'
 import { planCommand } from './planCommand.ts'
+import { programCommand } from './programCommand.ts'
 import { showCommand } from './showCommand.ts'
 import { version } from './version.ts'
 
-export const commands: readonly Command[] = [doctorCommand, planCommand, captureCommand, flowsCommand, showCommand, exportCommand, cleanupCommand, logCommand, permissionCommand]
+export const commands: readonly Command[] = [doctorCommand, planCommand, captureCommand, programCommand, flowsCommand, showCommand, exportCommand, cleanupCommand, logCommand, permissionCommand]
 
 function find(name: string): Command {
   const found = commands.find((command) => command.name === name)

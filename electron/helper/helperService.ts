@@ -4,12 +4,13 @@ import * as v from 'valibot'
 
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import { helperLineLimit, helperProtocolVersion, helperRequestShape } from '#core/contract/helperProtocol.ts'
-import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, ScopeResult } from '#core/contract/helperProtocol.ts'
 
 import { probeMachine } from '#probe/probeMachine.ts'
 
 import type { Person } from './findPerson.ts'
 import { readLines } from './readLines.ts'
+import { makeRunScope, removeRunScopes } from './runScope.ts'
 
 /** A gate as the service needs it; OpenGate is the real one. */
 export interface ServedGate {
@@ -39,6 +40,7 @@ const unreadLimit = 1 << 20
 export function serveHelper({ input, output, person, makeGate, cleanup }: ServiceOptions): { readonly ended: Promise<number>; stop(): void } {
   let gate: ServedGate | undefined
   let greeted = false
+  let scoped = false
   let over = false
   let resolveEnded: (status: number) => void
   const ended = new Promise<number>((resolve) => (resolveEnded = resolve))
@@ -48,6 +50,7 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
     over = true
     void (async () => {
       await gate?.close().catch(() => undefined)
+      if (scoped) await removeRunScopes().catch(() => undefined)
       resolveEnded(status)
     })()
   }
@@ -93,6 +96,9 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
         return null
       case 'facts':
         return probeMachine({ privileged: true })
+      case 'scope':
+        scoped = true
+        return { cgroup: await makeRunScope(request.pid, person) } satisfies ScopeResult
       case 'cleanup':
         // What this helper itself holds is no left-over.
         if (gate !== undefined && !gate.closed) return { removed: [] } satisfies CleanupResult

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { chainPrefix, defaultTable, iptablesTable, nftFamily, nftTable, routeProtocol, rulePreference } from '#core/rules/names.ts'
 import { sweepIptables } from '#core/rules/renderIptables.ts'
 
+import { removeLeftScopes } from './runScope.ts'
 import type { Journal } from './runFolder.ts'
 import { askTool, findTool, runTool } from './runTool.ts'
 
@@ -20,6 +21,9 @@ export async function takeBack(journal: Journal | undefined): Promise<string[]> 
     ),
     ...(['-4', '-6'] as const).map((family) => () => removeRoutes(family, journal?.table ?? defaultTable, removed)),
   ]
+  attempts.push(async () => {
+    for (const path of await removeLeftScopes()) removed.push(`cgroup ${path}`)
+  })
   for (const attempt of attempts) await attempt().catch(() => undefined)
   return removed
 }

@@ -24,7 +24,7 @@ if (existsSync(join(root, 'electron', 'cli', 'main.ts')) && existsSync(join(root
     await ensureModules()
     await buildNode()
     // Only a recording needs the relay.
-    if (process.argv[2] === 'capture') await buildNative()
+    if (['capture', 'run'].includes(process.argv[2])) await buildNative()
   } catch (error) {
     const why = String(error?.message ?? error).split('\n', 1)[0]
     // Another person's checkout, or a read-only one: what was built last still runs.

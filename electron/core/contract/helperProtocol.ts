@@ -50,6 +50,10 @@ export const helperRequestShape = v.variant('type', [
   v.strictObject({ id, type: v.literal('close') }),
   /** What decides about rules here, as root sees it (in another network namespace nobody else can look). Answer: MachineFacts. */
   v.strictObject({ id, type: v.literal('facts') }),
+  /**
+   * Before opening: a cgroup of its own for a process of the person's, and all it will start; dissolved when the helper ends. Answer: ScopeResult.
+   */
+  v.strictObject({ id, type: v.literal('scope'), pid: v.pipe(v.number(), v.integer(), v.minValue(2), v.maxValue(0x7fff_ffff)) }),
   /** Takes back whatever a crash left (not what a living Sluice holds). Answer: CleanupResult. */
   v.strictObject({ id, type: v.literal('cleanup') }),
 ])
@@ -73,6 +77,10 @@ export interface OpenResult {
 export interface ChangeResult {
   /** Milliseconds. */
   readonly took: number
+}
+export interface ScopeResult {
+  /** As a plan's `cgroups` name it. */
+  readonly cgroup: string
 }
 export interface CleanupResult {
   /** One line each, what was taken back; empty: nothing was left. */

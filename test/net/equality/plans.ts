@@ -22,11 +22,3 @@ export const plans: Readonly<Record<string, PlanWish>> = {
   'one cgroup': { tcp: '8080', cgroups: ['CGROUP'], scope: ['local'] },
   'a cgroup and a user': { tcp: '8080,8081', cgroups: ['CGROUP'], users: [0] },
 }
-
-/** The same with UDP. */
-export const udpPlans: Readonly<Record<string, PlanWish>> = {
-  'UDP alone': { tcp: '', udp: '8080' },
-  'UDP and TCP': { tcp: '8081', udp: '8080-8081', scope: ['local'] },
-  'UDP, one client, one server left alone': { tcp: '8080', udp: '9000', sources: [second.client.ipv4, second.client.ipv6], exclude: [second.server.ipv4] },
-  'UDP of one user': { tcp: '', udp: '8080,9000', users: [4711], scope: ['local'] },
-}

@@ -1,0 +1,79 @@
+import { existsSync, readFileSync } from 'node:fs'
+
+import { afterAll, beforeAll, expect, test } from 'vitest'
+
+import { listCgroups } from '#probe/cgroups.ts'
+import { labAddresses, makeLab, peerProgram } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+import { snapshot } from '../helper/harness.ts'
+import { installSluice, sluice, startSluice } from './harness.ts'
+import type { Installed } from './harness.ts'
+
+// `sluice run`: the gate is open for one program, and for nobody else.
+
+let lab: Lab
+let installed: Installed
+let before: string
+beforeAll(async () => {
+  installed = installSluice()
+  lab = await makeLab()
+  await lab.peer('server', 'serve', 'far', '8080').event(({ event }) => event === 'listening')
+  before = await snapshot(lab)
+})
+afterAll(async () => {
+  await lab.remove()
+  installed.remove()
+})
+
+const { server } = labAddresses.ipv4
+const asking = [process.execPath, peerProgram, 'ask', server, '8080']
+const leftCgroups = async (): Promise<string[]> => ((await listCgroups())?.paths ?? []).filter((path) => path.includes('sluice-run-'))
+const relayed = (answer: string): boolean => {
+  const { ok, seenPort, localPort } = JSON.parse(answer) as { ok: boolean; seenPort: number; localPort: number }
+  expect(ok).toBe(true)
+  return seenPort !== localPort
+}
+
+test('the program is intercepted, with what it starts, as the person it is for; its status is passed on; nothing is left', async () => {
+  const folder = installed.session('first')
+  const script = 'id -u; "$@"; exit 7'
+  const { stdout, stderr, code } = await sluice(lab, installed, ['run', '--tcp', '8080', '-o', folder, '--', 'sh', '-c', script, 'sh', ...asking], ['env', 'SUDO_UID=65534', 'SUDO_GID=65534'])
+  expect(stderr).toContain('sluice: 1 flow in first.sluice')
+  expect(code).toBe(7)
+  const [user, answer = ''] = stdout.trim().split('\n')
+  expect(user).toBe('65534')
+  expect(relayed(answer)).toBe(true)
+  expect(existsSync(`${folder}/capture-000001.pcapng`)).toBe(true)
+  expect(await snapshot(lab)).toBe(before)
+  expect(await leftCgroups()).toEqual([])
+})
+
+test('another program of the same person goes direct meanwhile, and a child that outlives the program is set free', async () => {
+  const running = startSluice(lab, installed, ['run', '--tcp', '8080', '-o', installed.session('second'), '--', 'sh', '-c', 'sleep 300 >&- 2>&- & echo $!; read -r go'])
+  const child = Number(await running.line((line) => /^\d+$/.test(line), 30_000))
+  expect(readFileSync(`/proc/${String(child)}/cgroup`, 'latin1')).toContain('sluice-run-')
+  const answer = await lab.exec('router', asking)
+  expect(relayed(answer.stdout)).toBe(false)
+  running.write('go')
+  expect(await running.ended).toMatchObject({ code: 0 })
+  expect(readFileSync(`/proc/${String(child)}/cgroup`, 'latin1')).not.toContain('sluice-run-')
+  process.kill(child, 'SIGKILL')
+  expect(await leftCgroups()).toEqual([])
+  expect(await snapshot(lab)).toBe(before)
+})
+
+test.each([
+  ['no program', ['--tcp', '8080', '-o', 'x.sluice'], 2, 'which program?'],
+  ['a cgroup as well', ['--tcp', '8080', '-o', 'x.sluice', '--cgroup', 'a', '--', 'true'], 2, 'a cgroup of its own'],
+  ['no place', ['--tcp', '8080', '--', 'true'], 2, 'where to?'],
+])('%s: refused', async (_name, args, status, said) => {
+  const { code, stderr } = await sluice(lab, installed, ['run', ...args])
+  expect(stderr).toContain(said)
+  expect(code).toBe(status)
+})
+
+test('a program that is not there: the shell\'s status and words', async () => {
+  const { code, stderr } = await sluice(lab, installed, ['run', '--tcp', '8080', '-o', installed.session('third'), '--', 'no-such-program'])
+  expect(stderr).toContain('no-such-program')
+  expect(code).toBe(127)
+})
