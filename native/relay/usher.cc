@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 
 #include "net/socket.h"
 #include "relay/refusal.h"
@@ -105,7 +106,9 @@ void Usher::turn() {
 }
 
 void Usher::publish() {
-  if (pendingCount_.exchange(under_, std::memory_order_relaxed) != under_ && !shared_.changed.exchange(true)) shared_.wakeControl();
+  pendingCount_.store(under_, std::memory_order_relaxed);
+  const std::uint64_t active = this->active();
+  if (std::exchange(toldActive_, active) != active && !shared_.changed.exchange(true)) shared_.wakeControl();
 }
 
 void Usher::onMail() {
@@ -243,6 +246,8 @@ void Usher::release(Pending& pending) {
   --under_;
   pending.until = now_ + kReleasedPatience;
   shared_.held.put(pending.syn.client, pending.syn.server, std::move(held));
+  // Told before anybody can accept it, or it would be counted twice.
+  pendingCount_.store(under_, std::memory_order_relaxed);
   sender_.release(pending.syn, pending.local);
 }
 

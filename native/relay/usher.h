@@ -91,6 +91,7 @@ class Usher {
   AddressList own_;
   std::uint32_t ownGeneration_ = 0;
   bool stopping_ = false;
+  std::uint64_t toldActive_ = 0;
   std::uint64_t under_ = 0;                                                         // entries that were not released yet
   std::vector<std::uint64_t> recent_;                                               // digests of SYNs whose client is in: a late copy opens nothing
   std::unordered_map<std::uint64_t, Pending> pending_;                              // by flow id
