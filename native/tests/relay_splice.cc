@@ -129,6 +129,7 @@ void stalled() {
     }
     if (pause < 2) CHECK(readExactly(flow.server, 2'000'000) == written.substr(static_cast<std::size_t>(pause) * 2'000'000, 2'000'000));
   }
+  fcntl(flow.client.get(), F_SETFL, 0);  // the end is waited for
   shutdown(flow.client.get(), SHUT_WR);
   CHECK(readToEnd(flow.server) == written.substr(4'000'000));
   CHECK(pipes(relay) > before);
