@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config'
 
-// `unit` needs nothing; `net` makes network namespaces, so it needs root and runs one file at a time.
+// `unit` needs nothing; `net` makes network namespaces, so it needs root; each file has namespaces of its own, and more than two at a time starve one another.
 export default defineConfig({
   test: {
     projects: [
@@ -11,7 +11,7 @@ export default defineConfig({
           include: ['test/net/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          fileParallelism: false,
+          maxWorkers: 2,
           pool: 'forks',
         },
       },
