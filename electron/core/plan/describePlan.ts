@@ -7,7 +7,7 @@ export function describePlan(plan: InterceptionPlan): string[] {
   const chosen = [...(plan.tcp.length === 0 ? [] : [named('TCP', plan.tcp)]), ...(plan.udp.length === 0 ? [] : [named('UDP', plan.udp)])]
   const sentences = [`${chosen.join(' and ')} will be intercepted.`]
   if (plan.refuse.length > 0) {
-    sentences.push(`What comes for ${named('UDP', plan.refuse)} is refused (“port unreachable”), so that programs which can fall back to TCP.`)
+    sentences.push(`What comes for ${named('UDP', plan.refuse)} is refused (“port unreachable”), so that programs that can, fall back to TCP.`)
   }
   for (const { ports, to } of plan.handOver) sentences.push(`What is meant for ${named('TCP', ports)} goes to ${describeTarget(to)} instead, which reaches the servers; what that sends on itself goes straight.`)
   if (plan.scope.includes('local')) sentences.push(describeLocal(plan))

@@ -175,7 +175,7 @@ describe('describePlan', () => {
   test('UDP', () => {
     expect(describePlan(makePlan({ tcp: '80,443', udp: '53', refuse: '443', scope: ['local'] }))).toEqual([
       'TCP ports 80, 443 and UDP ports 53, 443 will be intercepted.',
-      'What comes for UDP port 443 is refused (“port unreachable”), so that programs which can fall back to TCP.',
+      'What comes for UDP port 443 is refused (“port unreachable”), so that programs that can, fall back to TCP.',
       'Programs on this computer are included.',
       'Devices, containers and virtual machines routed through this computer are left alone.',
       'A UDP flow is over after 10 seconds of silence (DNS), 60 seconds (QUIC) or 60 seconds (others).',
