@@ -126,6 +126,7 @@ void fewDescriptors(unsigned threads) {
   Relay relay(settings);
   const Descriptor server = serveAt(address, true);
   std::vector<Descriptor> clients;
+  unsigned passed = 0;
   for (int i = 0; i < 100; ++i) {
     clients.push_back(speakTo(address));
     Endpoint seen;
@@ -133,11 +134,14 @@ void fewDescriptors(unsigned threads) {
     CHECK_EQ(hear(server, &seen), "x");
     sayTo(server, seen, "y");
     CHECK_EQ(hear(clients.back()), "y");
+    // A client on a port that a flow shed just now had upstream is let pass by the rules: conntrack still knows it as the relay's.
+    if (seen.port() == localEnd(clients.back()).port()) ++passed;
   }
+  CHECK(passed < 10);
   relay.awaitWarning("flows-shed");
   const auto record = relay.finish();
-  CHECK_EQ(facts(record, "open").size(), 100U);
-  CHECK_EQ(facts(record, "close").size(), 100U);
+  CHECK_EQ(facts(record, "open").size(), 100U - passed);
+  CHECK_EQ(facts(record, "close").size(), 100U - passed);
   for (const auto& [id, account] : capture_reader::accounts(record)) CHECK(account.closeDatagrams[0] == 1 && account.closeDatagrams[1] == 1);
 }
 
@@ -175,7 +179,10 @@ void slowReader() {
   const Descriptor slow = serveAt(kServer4, true), quick = serveAt(at("203.0.113.2", 8081), true);
   const Descriptor toSlow = speakTo(kServer4), toQuick = speakTo(at("203.0.113.2", 8081));
   const std::string block = noise(60000, 1);
-  for (int i = 0; i < 500; ++i) say(toSlow, block);
+  // The flow is there before the flood: what floods the listener before belongs to no flow yet.
+  say(toSlow, block);
+  CHECK(hear(slow) == block);
+  for (int i = 1; i < 500; ++i) say(toSlow, block);
   Endpoint seen;
   for (int i = 0; i < 50; ++i) {
     say(toQuick, "now");
