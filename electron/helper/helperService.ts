@@ -41,6 +41,7 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
   let gate: ServedGate | undefined
   let greeted = false
   let scoped = false
+  let cleaning: Promise<unknown> = Promise.resolve()
   let over = false
   let resolveEnded: (status: number) => void
   const ended = new Promise<number>((resolve) => (resolveEnded = resolve))
@@ -50,6 +51,7 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
     over = true
     void (async () => {
       await gate?.close().catch(() => undefined)
+      await cleaning
       if (scoped) await removeRunScopes().catch(() => undefined)
       resolveEnded(status)
     })()
@@ -66,6 +68,13 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
   const garbage = (): void => {
     send({ id: 0, ok: false, error: new Failure('protocol', 'the helper was sent something that is no request').report() })
     finish(1)
+  }
+
+  /** Half of a cleaning up would leave its lock behind, so the end waits for it. */
+  const cleanInOrder = (): Promise<CleanupResult> => {
+    const work = cleanup()
+    cleaning = Promise.allSettled([cleaning, work])
+    return work
   }
 
   const answer = async (request: HelperRequest): Promise<unknown> => {
@@ -101,8 +110,7 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
         return { cgroup: await makeRunScope(request.pid, person) } satisfies ScopeResult
       case 'cleanup':
         // What this helper itself holds is no left-over.
-        if (gate !== undefined && !gate.closed) return { removed: [] } satisfies CleanupResult
-        return cleanup()
+        return gate !== undefined && !gate.closed ? ({ removed: [] } satisfies CleanupResult) : cleanInOrder()
     }
   }
 
