@@ -71,23 +71,28 @@ void descriptors(unsigned threads) {
   Server server;
   std::vector<Descriptor> clients;
   std::vector<Descriptor> pairs;
-  // Until one is refused: from here on there is no room.
-  for (;;) {
+  // Served or told, at once. The relay itself may lend a descriptor for a moment, so one that is refused need not be the last to find room.
+  const auto knock = [&] {
     Descriptor client = connectTo(kServer);
     pollfd waiting[2] = {{server.listener.get(), POLLIN, 0}, {client.get(), POLLIN, 0}};
     CHECK(poll(waiting, 2, kPatience * 1000) > 0);
     if (waiting[0].revents == 0) {
       CHECK_EQ(readToError(client), ECONNRESET);
-      break;
+      return false;
     }
     server.accepted.push_back(acceptFrom(server.listener));
     clients.push_back(std::move(client));
     CHECK(clients.size() < 64);
+    return true;
+  };
+  while (knock()) {
   }
   CHECK(clients.size() >= 10);
   relay.awaitWarning("flows-shed");
   // A crowd at the door: each is told, and the relay does not spin.
-  for (int i = 0; i < 100; ++i) CHECK_EQ(readToError(connectTo(kServer)), ECONNRESET);
+  int told = 0;
+  for (int i = 0; i < 100; ++i) told += knock() ? 0 : 1;
+  CHECK(told >= 90);
   const double before = processorSeconds(relay.pid());
   std::vector<Descriptor> more;
   for (int i = 0; i < 30; ++i) more.push_back(connectTo(kServer));
