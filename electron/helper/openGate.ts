@@ -398,11 +398,14 @@ export class OpenGate {
     this.#keeper
       ?.renew()
       .catch(async (error: unknown) => {
-        // Perhaps somebody took the table away: the watch puts it back, or has done so already, or gives up by itself.
+        // Perhaps somebody took the table away: the watch puts it back with a new lease, or has done so already, or gives up by itself; and perhaps it is taken away once more meanwhile.
         const keeper = this.#keeper
-        if (keeper?.holder !== undefined) throw error
-        await this.#watch?.look()
-        if (this.#phase === 'open') await keeper?.renew()
+        const watch = this.#watch
+        if (keeper?.holder !== undefined || watch === undefined) throw error
+        if ((await watch.look()) || this.#phase !== 'open') return
+        await keeper?.renew().catch(async (again: unknown) => {
+          if (!(await watch.look())) throw again
+        })
       })
       .catch((error: unknown) => this.#phase === 'open' && this.#collapse(error))
       .finally(() => (this.#renewing = false))

@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 import { signalGroup, startProcess, type LabProcess } from './labProcess.ts'
@@ -79,7 +79,10 @@ export async function makeLab(): Promise<Lab> {
   }
 
   try {
-    for (const place of places) await run(['ip', 'netns', 'add', names[place]])
+    for (const place of places) {
+      await run(['ip', 'netns', 'add', names[place]])
+      forgetRunFiles(paths[place])
+    }
     for (const place of places) await lab.exec(place, ['sh', '-c', `${quiet}${place === 'router' ? forwarding : ''}`])
     const lines = wiring(names)
     for (const place of ['router', 'client', 'server'] as const) await run(['ip', '-n', names[place], '-batch', '-'], { input: lines[place] })
@@ -88,6 +91,11 @@ export async function makeLab(): Promise<Lab> {
     throw error
   }
   return lab
+}
+
+/** The kernel gives a dead namespace's number to the next one at once: what a killed helper left there (under its number) is not the new one's. */
+function forgetRunFiles(path: string): void {
+  for (const end of ['json', 'json.new', 'lock']) rmSync(`/run/sluice/${String(statSync(path).ino)}.${end}`, { force: true })
 }
 
 /** No duplicate address detection, so that an address is usable at once; no router advertisements. */
