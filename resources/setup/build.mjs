@@ -33,7 +33,7 @@ export async function buildNative() {
 /** Helper, inspector and command for Node; Electron's main and preload. */
 export async function buildNode() {
   const results = ['build/node/cli.mjs', 'build/node/helper.mjs', 'build/node/inspector.mjs', 'build/main/main.js', 'build/main/preload.cjs']
-  await unlessDone('node', ['electron', 'resources/setup/vite.node.mjs', 'package.json'], results, async () => {
+  await unlessDone('node', ['electron', 'test/lab', 'test/bench', 'resources/setup/vite.node.mjs', 'package.json'], results, async () => {
     for (const kind of ['node', 'helper', 'main', 'preload']) {
       await runQuietly(`bundling ${kind}`, process.execPath, [vite, 'build', '--config', 'resources/setup/vite.node.mjs', '--mode', kind, '--logLevel', 'warn'])
     }

@@ -10,12 +10,12 @@ export const forElectron = [
   'fonts-dejavu-core',
 ]
 /** The laboratory's real programs. */
-export const forDemo = ['curl', 'git', 'nginx-light', 'redis-server', 'redis-tools', 'chromium', 'tshark', 'openssl', 'fcgiwrap']
+export const forDemo = ['curl', 'git', 'nginx-light', 'redis-server', 'redis-tools', 'chromium', 'tshark', 'openssl', 'fcgiwrap', 'bind9-dnsutils', 'dnsmasq-base', 'ngtcp2-client', 'ngtcp2-server']
 /** What the tests need besides all that. */
 export const forTesting = [
   'xvfb', 'xauth', 'dbus', 'dbus-x11', 'libglib2.0-bin', 'polkitd', 'pkexec', 'xfce4-panel', 'imagemagick', 'x11-utils', 'xdotool', 'socat', 'netcat-openbsd', 'clang-14', 'libclang-rt-14-dev', 'llvm-14',
-  'conntrack', 'bind9-dnsutils', 'dnsmasq-base', 'groff-base', 'haproxy', 'microsocks',
-  'iperf3', 'openssh-client', 'openssh-server', 'postgresql-15', 'ngtcp2-client', 'ngtcp2-server',
+  'conntrack', 'groff-base', 'haproxy', 'microsocks',
+  'iperf3', 'openssh-client', 'openssh-server', 'postgresql-15',
 ]
 /** Peers of the benchmark. */
 export const forBench = ['haproxy', 'squid', 'mitmproxy']

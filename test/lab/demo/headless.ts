@@ -52,8 +52,8 @@ export async function runHeadless(options: HeadlessOptions): Promise<number> {
   const early = options.big ? startDownload(client, options.server.ipv4) : undefined
   if (early) await early.begun
 
-  say('opening the gate on 80, 443, 6379 and 8080')
-  const ports = ['--tcp', '80,443,6379,8080']
+  say('opening the gate on 80, 443, 6379 and 8080 of TCP, 53 and 443 of UDP')
+  const ports = ['--tcp', '80,443,6379,8080', '--udp', '53,443', '--udp-idle', '3']
   const capture = router.start([...command, 'capture', ...ports, '--scope', 'local,forwarded', '-o', session])
   try {
     const ready = await capture.line((line) => line.startsWith('READY'), 30_000)
@@ -100,6 +100,11 @@ export async function runHeadless(options: HeadlessOptions): Promise<number> {
   const local = rows.filter((row) => row['scope'] === 'local')
   judge(named.length === local.length, `the program behind each of the ${local.length} local flows is known`, `${local.length - named.length} are not`)
   judge(rows.filter((row) => row['protocol'] === 'tls').every((row) => row['name'] === 'server.test'), 'TLS flows carry the name asked for')
+
+  const datagrams = rows.filter((row) => row['transport'] === 'udp')
+  const asked = datagrams.filter((row) => row['protocol'] === 'dns').map((row) => row['dns'] as { name?: string; rcode?: string } | undefined)
+  judge(asked.length === 3 && asked.filter((dns) => dns?.name === 'server.test' && dns.rcode === 'NOERROR').length === 2, 'questions to the name server are listed with their names and answers', JSON.stringify(asked))
+  judge(datagrams.filter((row) => row['protocol'] === 'quic' && Number(row['bytesDown']) > 8 << 20).length === 2, 'QUIC flows are known as such, and whole')
 
   const har = join(out, 'demo.har')
   const exported = await sluice('export', session, '--format', 'har', '-o', har)

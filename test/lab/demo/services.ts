@@ -83,7 +83,7 @@ async function makeRepository(folder: string): Promise<void> {
   await git('clone', '-q', '--bare', '.', join(folder, 'repositories', 'project.git'))
 }
 
-/** Starts nginx (HTTP and TLS), git over HTTP and redis on the server. Resolves when all listen. */
+/** Starts nginx (HTTP and TLS), git over HTTP, HTTP/3, redis and a name server on the server. Resolves when all listen. */
 export async function startServices({ server, folder, addresses }: ServicesOptions): Promise<Services> {
   rmSync(folder, { recursive: true, force: true })
   const www = join(folder, 'www')
@@ -107,7 +107,14 @@ export async function startServices({ server, folder, addresses }: ServicesOptio
   server.start(['/usr/sbin/fcgiwrap', '-s', `unix:${folder}/git.sock`])
   server.start(['/usr/bin/redis-server', '--bind', addresses.ipv4, addresses.ipv6, '--port', '6379', '--save', '', '--protected-mode', 'no', '--dir', folder])
   server.start(['/usr/sbin/nginx', '-c', join(folder, 'nginx.conf'), '-p', folder])
-  await awaitPorts(server, [`${addresses.ipv4}:80`, `${addresses.ipv4}:443`, `[${addresses.ipv6}]:80`, `${addresses.ipv4}:6379`])
+  server.start(['/usr/sbin/gtlsserver', '--quiet', '--htdocs', www, '*', '443', join(folder, 'key.pem'), join(folder, 'cert.pem')])
+  server.start([
+    '/usr/sbin/dnsmasq', '--keep-in-foreground', '--conf-file=/dev/null', '--no-resolv', '--no-hosts', '--user=root', '--pid-file=', '--bind-interfaces',
+    `--listen-address=${addresses.ipv4},${addresses.ipv6}`, `--address=/server.test/${addresses.ipv4}`, `--address=/server.test/${addresses.ipv6}`,
+  ])
+  const tcp = [`${addresses.ipv4}:80`, `${addresses.ipv4}:443`, `[${addresses.ipv6}]:80`, `${addresses.ipv4}:6379`]
+  const udp = [`${addresses.ipv4}:53`, `[${addresses.ipv6}]:53`, '0.0.0.0:443', '[::]:443']
+  await awaitPorts(server, [...tcp.map((place) => `tcp ${place}`), ...udp.map((place) => `udp ${place}`)])
   return {
     files: Object.fromEntries(Object.entries(files).map(([path, data]) => [path, sha256(data)])),
     requests: () =>
@@ -124,9 +131,9 @@ export async function startServices({ server, folder, addresses }: ServicesOptio
 async function awaitPorts(server: Host, wanted: readonly string[]): Promise<void> {
   const deadline = Date.now() + 15_000
   for (;;) {
-    const { output } = await server.run(['/usr/bin/ss', '-Hltn'])
-    const listening = output.toString()
-    const missing = wanted.filter((place) => !listening.includes(`${place} `))
+    const { output } = await server.run(['/usr/bin/ss', '-Hltun'])
+    const listening = output.toString().split('\n').map((line) => line.split(/\s+/))
+    const missing = wanted.filter((place) => !listening.some(([transport = '', , , , local = '']) => `${transport} ${local}` === place))
     if (missing.length === 0) return
     if (Date.now() > deadline) throw new Error(`the laboratory's services do not listen on ${missing.join(', ')}`)
     await new Promise((resolve) => setTimeout(resolve, 50))

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 
 import type { Host } from './host.ts'
@@ -74,6 +74,22 @@ export function makeJourneys({ client, router, server, folder, certificate }: Tr
       rmSync(profile, { recursive: true, force: true })
     }
   }
+  const ask = (host: Host, where: string, ...words: string[]) => async (): Promise<string> => {
+    const { code, output, errors } = await host.run(['/usr/bin/dig', '+tries=2', '+time=3', '+noall', '+answer', '+comments', '+nocmd', `@${where}`, ...words])
+    if (code !== 0) throw new Error(`dig ended with ${code}: ${errors.trim()}`)
+    // Each question has a number of its own.
+    return sha256(output.toString().replace(/, id: \d+/, ''))
+  }
+  const http3 = (host: Host, where: string) => async (): Promise<string> => {
+    const got = mkdtempSync(join(folder, 'http3-'))
+    try {
+      const { code, output, errors } = await host.run(['/usr/bin/gtlsclient', '--quiet', '--exit-on-all-streams-close', '--download', got, where, '443', 'https://server.test/random.bin'], { seconds: 60 })
+      if (code !== 0) throw new Error(`gtlsclient ended with ${code}: ${errors.trim()} ${output.toString().slice(-300)}`)
+      return sha256(readFileSync(join(got, 'random.bin')))
+    } finally {
+      rmSync(got, { recursive: true, force: true })
+    }
+  }
   const tls = ['--cacert', certificate, '--resolve', `server.test:443:${v4}`]
   const order = ['-X', 'POST', '-H', 'Content-Type: application/json', '-d', '{"article":"lamp","count":2}']
   return [
@@ -93,6 +109,11 @@ export function makeJourneys({ client, router, server, folder, certificate }: Tr
     { name: 'git clone, IPv6', scope: 'local', port: 80, run: clone(router, v6) },
     { name: 'redis-cli', scope: 'forwarded', port: 6379, run: redis(client, v4) },
     { name: 'redis-cli', scope: 'local', port: 6379, run: redis(router, server.ipv6) },
+    { name: 'dig, an address', scope: 'forwarded', port: 53, run: ask(client, v4, 'server.test', 'A') },
+    { name: 'dig, a name that is not there, IPv6', scope: 'forwarded', port: 53, run: ask(client, server.ipv6, 'nowhere.test', 'A') },
+    { name: 'dig, an IPv6 address', scope: 'local', port: 53, run: ask(router, v4, 'server.test', 'AAAA') },
+    { name: 'HTTP/3, 8 MiB', scope: 'forwarded', port: 443, run: http3(client, v4) },
+    { name: 'HTTP/3, 8 MiB, IPv6', scope: 'local', port: 443, run: http3(router, server.ipv6) },
     { name: 'a browser loads a page', scope: 'forwarded', port: 80, run: browse(client, v4) },
     { name: 'a browser loads a page', scope: 'local', port: 80, run: browse(router, v4) },
   ]
