@@ -13,6 +13,7 @@ import { startHelper } from '#elevate/startHelper.ts'
 import type { HelperConnection } from '#elevate/helperConnection.ts'
 import { Gate } from '#gate/gate.ts'
 import { createSessionFolder } from '#gate/sessionFolder.ts'
+import { startTimer } from '#gate/startTimer.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 import { startInspector } from '#session/inspectorClient.ts'
@@ -23,7 +24,7 @@ import type { Command } from './command.ts'
 import { FlowFollow } from './followFlows.ts'
 import { counted } from './format.ts'
 import type { Output } from './output.ts'
-import { parseDuration, startTimer } from './parseDuration.ts'
+import { durationOf } from './durationOf.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { planOf, planShapes } from './planOptions.ts'
 import { removeFolder } from './removeFolder.ts'
@@ -69,7 +70,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
     const { values, positionals } = parseOptions(args, shapes)
     takePositionals(positionals)
     if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
-    const duration = values.for === undefined ? undefined : parseDuration(values.for)
+    const duration = values.for === undefined ? undefined : durationOf(values.for)
     const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), ...segments(values), threads: threads(values.threads) }
     const plan = await planOf(values)
     const inside = values.netns === undefined ? undefined : await startHelper({ netns: values.netns })

@@ -2,10 +2,16 @@ import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { GateState } from '#core/contract/bridge.ts'
 import type { HelperEvent } from '#core/contract/helperProtocol.ts'
+import { editPlan } from '#core/plan/editPlan.ts'
+import type { PlanEdit } from '#core/plan/editPlan.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { comparePlans, isSamePlan } from '#core/plan/planDifference.ts'
+import type { PlanDifference } from '#core/plan/planDifference.ts'
+import { overdue, timedWithin, timePorts } from '#core/plan/timedPorts.ts'
 import type { HelperConnection } from '#elevate/helperConnection.ts'
 
 import { ActionRecord } from './actionRecord.ts'
+import { GateEndings } from './gateEndings.ts'
 
 export interface GateOptions {
   readonly startHelper: (options: { readonly signal: AbortSignal }) => Promise<HelperConnection>
@@ -47,9 +53,16 @@ export class Gate {
   #resolveClosed: () => void = () => undefined
   #disposed = false
   #actions: ActionRecord | undefined
+  readonly #endings: GateEndings
+  /** Changes one after the other: each starts from the plan the one before has left. */
+  #turns: Promise<unknown> = Promise.resolve()
 
   constructor(options: GateOptions) {
     this.#options = options
+    this.#endings = new GateEndings(
+      { closeGate: () => void this.drain().catch(() => undefined), takeAway: () => this.#takeAway(), changed: (ends) => this.#tellEnds(ends) },
+      options.now ?? Date.now,
+    )
   }
 
   state(): GateState {
@@ -97,11 +110,25 @@ export class Gate {
   }
 
   /** Other choices while open; nothing is cut. Rejects with a Failure, and everything is as it was: `not-open`, `cannot-change`, and whatever the helper refuses with. */
-  async change(plan: InterceptionPlan): Promise<void> {
-    const helper = this.#helper
-    if (this.#state.phase !== 'open' || helper === undefined) throw new Failure('not-open', 'the gate is not open')
-    await helper.request('change', { plan, digest: await this.#options.digest(plan) })
-    if (this.#helper === helper) this.#set({ ...this.#state, plan })
+  change(plan: InterceptionPlan): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#changeTo(plan)
+      this.#endings.setPorts(timedWithin(this.#endings.ports, plan))
+    })
+  }
+
+  /**
+   * As `change`, by what is added and taken away, from the plan as it is when the turn comes. With `duration` (milliseconds) the ports added go again by
+   * themselves; those that were there without an end stay. Where these are the last ports, the gate drains when they go. Resolves with what became different.
+   */
+  edit(edit: PlanEdit, { duration }: { readonly duration?: number | undefined } = {}): Promise<PlanDifference> {
+    return this.#inTurn(() => this.#editNow(edit, duration))
+  }
+
+  /** Drains by itself after so many milliseconds; null: no longer. Fails with `not-open` unless open. */
+  closeAfter(duration: number | null): void {
+    if (this.#state.phase !== 'open') throw new Failure('not-open', 'the gate is not open')
+    this.#endings.setGate(duration)
   }
 
   /** Back from draining: new flows are taken again. Rejects with `not-open` when it is too late. */
@@ -113,6 +140,8 @@ export class Gate {
     if (this.#helper !== helper || this.state().phase !== 'draining') return
     const { step: _step, ...rest } = this.#state
     this.#set({ ...rest, phase: 'open' })
+    // What would have gone meanwhile goes now.
+    this.#endings.look()
   }
 
   /** Takes no new flow; resolves when the relayed ones have ended and everything is taken back. While opening: gives up. */
@@ -155,6 +184,54 @@ export class Gate {
     this.#listeners.clear()
   }
 
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turns.then(work)
+    this.#turns = turn.catch(() => undefined)
+    return turn
+  }
+
+  async #changeTo(plan: InterceptionPlan): Promise<void> {
+    const helper = this.#helper
+    if (this.#state.phase !== 'open' || helper === undefined) throw new Failure('not-open', 'the gate is not open')
+    await helper.request('change', { plan, digest: await this.#options.digest(plan) })
+    if (this.#helper === helper) this.#set({ ...this.#state, plan })
+  }
+
+  async #editNow(edit: PlanEdit, duration?: number): Promise<PlanDifference> {
+    const { plan: before, phase } = this.#state
+    if (before === undefined || phase !== 'open') throw new Failure('not-open', phase === 'draining' ? 'the gate is draining' : 'the gate is not open')
+    const after = editPlan(before, edit)
+    const difference = comparePlans(before, after)
+    if (!isSamePlan(difference)) await this.#changeTo(after)
+    this.#endings.setPorts(timedWithin(timePorts(this.#endings.ports, before, edit, duration === undefined ? undefined : performance.now() + duration), after))
+    return difference
+  }
+
+  /** Of ports whose time is up. Resolves false when it has to be tried again. */
+  async #takeAway(): Promise<boolean> {
+    try {
+      // Asked when the turn has come: a change before it may have given them more time.
+      await this.#inTurn(() => this.#editNow(overdue(this.#endings.ports, performance.now())))
+      return true
+    } catch (error) {
+      const { code, message } = toFailureReport(error)
+      // While draining nothing new is taken anyway; resuming looks again.
+      if (code === 'not-open' || this.#state.phase !== 'open') return true
+      if (code === 'nothing-to-intercept') void this.drain().catch(() => undefined)
+      else this.#warn(`Ports whose time is up could not be taken away: ${message}`)
+      return code === 'nothing-to-intercept'
+    }
+  }
+
+  #tellEnds(ends: GateState['ends']): void {
+    const { ends: _ends, ...rest } = this.#state
+    this.#set(ends === undefined ? rest : { ...rest, ends })
+  }
+
+  #warn(message: string): void {
+    this.#set({ ...this.#state, warnings: [...this.#state.warnings.filter((text) => text !== message), message].slice(-warningLimit) })
+  }
+
   #attach(helper: HelperConnection): void {
     this.#helper = helper
     helper.onEvent((event) => this.#helper === helper && this.#hear(event, helper))
@@ -176,7 +253,7 @@ export class Gate {
       case 'recording':
         return this.#set({ ...state, recording: event.state })
       case 'warning':
-        return this.#set({ ...state, warnings: [...state.warnings.filter((text) => text !== event.message), event.message].slice(-warningLimit) })
+        return this.#warn(event.message)
       case 'action':
         return this.#actions?.write(event.text)
       case 'closed': {
@@ -196,8 +273,9 @@ export class Gate {
 
   #finish(failure: FailureReport | undefined): void {
     this.#helper = undefined
+    this.#endings.clear()
     void this.#endActions()
-    const { active: _active, step: _step, openedAt: _openedAt, failure: _failure, ...kept } = this.#state
+    const { active: _active, step: _step, openedAt: _openedAt, failure: _failure, ends: _ends, ...kept } = this.#state
     this.#set({ ...kept, phase: 'closed', active: 0, ...(failure === undefined ? {} : { failure }) })
     this.#resolveClosed()
   }

@@ -3,6 +3,7 @@ import type { FailureReport } from './failure.ts'
 import type { BodyPage, ExportFormat, ExportResult, FlowPage, SessionSummary, SortKey, StreamPage } from './inspectorProtocol.ts'
 import type { FlowDetails } from '../flow/flow.ts'
 import type { Backend, InterceptionPlan } from '../plan/plan.ts'
+import type { TimedPorts } from '../plan/timedPorts.ts'
 
 /**
  * Page <-> main. Every call is `invoke(name, argument)` with one argument validated in main by `bridgeArguments` (bridgeArguments.ts);
@@ -10,7 +11,15 @@ import type { Backend, InterceptionPlan } from '../plan/plan.ts'
  */
 export type GatePhase = 'closed' | 'opening' | 'open' | 'draining' | 'closing'
 
-/** All the window and the tray show of the gate; sent whole whenever it changes. */
+/** What of an open gate ends by itself. */
+export interface GateEnds {
+  /** When the whole gate drains and closes. */
+  readonly gate?: number
+  /** Ports that go, the next first. */
+  readonly ports: readonly TimedPorts[]
+}
+
+/** All the window and the tray show of the gate; sent whole whenever it changes. Times are of the wall clock, in milliseconds. */
 export interface GateState {
   readonly phase: GatePhase
   /** Step under way while opening or closing, for a person. */
@@ -19,6 +28,8 @@ export interface GateState {
   readonly plan?: InterceptionPlan
   readonly backend?: Backend
   readonly openedAt?: number
+  /** Left out when nothing ends by itself. */
+  readonly ends?: GateEnds
   /** Flows the relay carries now, carried so far, bytes relayed. */
   readonly active: number
   readonly total: number

@@ -1,7 +1,10 @@
 import type { PortRange, Scope } from '../plan/plan.ts'
+import { transports } from '../plan/transport.ts'
+import type { Transport } from '../plan/transport.ts'
 
+export { transports }
+export type { Transport }
 export type Family = 'ipv4' | 'ipv6'
-export type Transport = 'tcp' | 'udp'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
 export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take'
@@ -147,7 +150,6 @@ export function holdsSyns({ chains }: Pick<RuleSet, 'chains'>): boolean {
   return chains.some((chain) => chain.steps.some((step) => step.then.does === 'hold'))
 }
 
-export const transports: readonly Transport[] = ['tcp', 'udp']
 
 /** Those of which new flows are taken. */
 export function transportsOf({ sets }: Pick<RuleSet, 'sets'>): Transport[] {

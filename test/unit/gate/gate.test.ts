@@ -1,8 +1,10 @@
-import { describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import type { GateState } from '#core/contract/bridge.ts'
 import { Failure } from '#core/contract/failure.ts'
 import type { HelperEvent } from '#core/contract/helperProtocol.ts'
+import { parsePlanEdit } from '#core/plan/editPlan.ts'
+import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import type { HelperConnection, HelperEnd } from '#elevate/helperConnection.ts'
 import { Gate } from '#gate/gate.ts'
@@ -39,9 +41,10 @@ class ScriptedHelper implements HelperConnection {
     for (const listener of this.#ends) listener(end)
   }
   tell(event: HelperEvent): void { for (const listener of this.#events) listener(event) }
-  async next(type: string): Promise<ScriptedHelper['asked'][number]> {
+  /** The first of a type, or a later one. */
+  async next(type: string, index = 0): Promise<ScriptedHelper['asked'][number]> {
     for (;;) {
-      const found = this.asked.find((each) => each.type === type)
+      const found = this.asked.filter((each) => each.type === type)[index]
       if (found !== undefined) return found
       await new Promise<void>((resolve) => this.#heard.add(resolve))
     }
@@ -251,5 +254,117 @@ describe('the gate', () => {
     const mine = await open()
     for (let index = 0; index < 50; index++) mine.tell({ event: 'warning', code: 'x', message: `w${index}` })
     expect(gate.state().warnings).toEqual(Array.from({ length: 20 }, (_, index) => `w${index + 30}`))
+  })
+})
+
+describe('changes while open', () => {
+  beforeEach(() => void vi.useFakeTimers())
+  afterEach(() => void vi.useRealTimers())
+  const add = (...ports: number[]) => parsePlanEdit({ tcp: { add: ports.map((port) => ({ from: port, to: port })) } })
+  const remove = (...ports: number[]) => parsePlanEdit({ tcp: { remove: ports.map((port) => ({ from: port, to: port })) } })
+  const ports = (gate: Gate): string => formatPlanPorts(gate.state().plan!)
+  const agree = async (helper: ScriptedHelper, index: number): Promise<void> => (await helper.next('change', index)).resolve({ took: 1 } as never)
+
+  test('each starts from the plan the one before has left', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    const edits = [gate.edit(add(443)), gate.edit(add(8080)), gate.edit(remove(80)), gate.edit(add(8080))]
+    for (const index of [0, 1, 2]) await agree(mine, index)
+    await Promise.all(edits)
+    expect(ports(gate)).toBe('tcp 443,8080')
+    // What changes nothing asks nobody.
+    expect(mine.asked.filter(({ type }) => type === 'change')).toHaveLength(3)
+  })
+
+  test('a refusal leaves everything as it was, the next is judged anew', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    const edit = gate.edit(add(443), { duration: 1000 })
+    ;(await mine.next('change')).reject(new Failure('rules-failed', 'no'))
+    await expect(edit).rejects.toMatchObject({ code: 'rules-failed' })
+    expect(gate.state()).toMatchObject({ phase: 'open', plan })
+    expect(gate.state().ends).toBeUndefined()
+    await expect(gate.edit(remove(80))).rejects.toMatchObject({ code: 'nothing-to-intercept' })
+    const next = gate.edit(add(444))
+    await agree(mine, 1)
+    expect(await next).toMatchObject({ ports: { tcp: { added: [{ from: 444, to: 444 }], removed: [] } } })
+  })
+
+  test('ports go when their time is up; more time may be given', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    const edits = [gate.edit(add(80, 443), { duration: 1000 }), gate.edit(add(444), { duration: 3000 })]
+    await agree(mine, 0)
+    await agree(mine, 1)
+    await Promise.all(edits)
+    expect(gate.state().ends).toEqual({ ports: [{ transport: 'tcp', ports: [{ from: 443, to: 443 }], until: 2234 }, { transport: 'tcp', ports: [{ from: 444, to: 444 }], until: 4234 }] })
+    await gate.edit(add(443), { duration: 2000 })
+    await vi.advanceTimersByTimeAsync(1999)
+    expect(mine.asked.filter(({ type }) => type === 'change')).toHaveLength(2)
+    await vi.advanceTimersByTimeAsync(1)
+    await agree(mine, 2)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(ports(gate)).toBe('tcp 80,444')
+    await gate.edit(add(444))
+    expect(gate.state().ends).toBeUndefined()
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(ports(gate)).toBe('tcp 80,444')
+  })
+
+  test('a refusal to let go is told, and tried again', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    const edit = gate.edit(add(443), { duration: 1000 })
+    await agree(mine, 0)
+    await edit
+    await vi.advanceTimersByTimeAsync(1000)
+    ;(await mine.next('change', 1)).reject(new Failure('rules-failed', 'busy'))
+    await vi.advanceTimersByTimeAsync(0)
+    expect(gate.state().warnings).toEqual([expect.stringContaining('busy')])
+    await vi.advanceTimersByTimeAsync(5000)
+    await agree(mine, 2)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(ports(gate)).toBe('tcp 80')
+  })
+
+  test('the last ports to go drain the gate', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    const edits = [gate.edit(add(443), { duration: 1000 }), gate.edit(remove(80))]
+    await agree(mine, 0)
+    await agree(mine, 1)
+    await Promise.all(edits)
+    await vi.advanceTimersByTimeAsync(1000)
+    ;(await mine.next('drain')).resolve(null as never)
+    expect(gate.state().phase).toBe('draining')
+    mine.tell({ event: 'closed' })
+    await vi.advanceTimersByTimeAsync(0)
+    expect(gate.state()).toMatchObject({ phase: 'closed' })
+    expect(gate.state().ends).toBeUndefined()
+  })
+
+  test('the whole gate drains when its time is up; what falls due while draining goes on resuming', async () => {
+    const { gate, open } = make()
+    expect(() => gate.closeAfter(1)).toThrow(expect.objectContaining({ code: 'not-open' }))
+    const mine = await open()
+    const edit = gate.edit(add(443), { duration: 2000 })
+    await agree(mine, 0)
+    await edit
+    gate.closeAfter(5000)
+    gate.closeAfter(1000)
+    expect(gate.state().ends).toMatchObject({ gate: 2234 })
+    await vi.advanceTimersByTimeAsync(1000)
+    ;(await mine.next('drain')).resolve(null as never)
+    expect(gate.state().phase).toBe('draining')
+    await expect(gate.edit(add(5))).rejects.toMatchObject({ code: 'not-open', message: 'the gate is draining' })
+    await vi.advanceTimersByTimeAsync(5000)
+    const resuming = gate.resume()
+    ;(await mine.next('resume')).resolve(null as never)
+    await resuming
+    await agree(mine, 1)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(gate.state().phase).toBe('open')
+    expect(ports(gate)).toBe('tcp 80')
+    expect(gate.state().ends).toBeUndefined()
   })
 })

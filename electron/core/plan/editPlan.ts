@@ -1,0 +1,69 @@
+import * as v from 'valibot'
+
+import { Failure } from '../contract/failure.ts'
+import { formatPorts } from './formatPorts.ts'
+import { parsePlan } from './parsePlan.ts'
+import type { InterceptionPlan } from './plan.ts'
+import { portRange } from './portRange.ts'
+import type { PortRange } from './portRange.ts'
+import { commonPorts, withoutPorts } from './portSets.ts'
+import { transports } from './transport.ts'
+import type { Transport } from './transport.ts'
+import { withoutNetworks } from './withoutNetworks.ts'
+
+/** The plan's lists of networks that an edit may touch. */
+export const networkLists = ['exclude', 'excludeSources', 'servers', 'sources'] as const
+export type NetworkList = (typeof networkLists)[number]
+
+const ports = v.optional(v.pipe(v.array(portRange), v.maxLength(4096)), [])
+const networks = v.optional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4096)), [])
+const portEdit = v.optional(v.strictObject({ add: ports, remove: ports }), {})
+const networkEdit = v.optional(v.strictObject({ add: networks, remove: networks }), {})
+
+/**
+ * What a person adds to an open gate's plan and takes away from it, as data; everything may be left out. Where something is both removed and added, it is there
+ * afterwards. What is added that is there, or removed that is not, is no error: the same edit may come twice.
+ */
+export const planEditShape = v.strictObject({ tcp: portEdit, udp: portEdit, exclude: networkEdit, excludeSources: networkEdit, servers: networkEdit, sources: networkEdit })
+export type PlanEdit = v.InferOutput<typeof planEditShape>
+/** The same with what is left out left out. */
+export type PlanEditWish = {
+  readonly [Key in Transport]?: { readonly add?: readonly PortRange[]; readonly remove?: readonly PortRange[] }
+} & { readonly [Key in NetworkList]?: { readonly add?: readonly string[]; readonly remove?: readonly string[] } }
+
+/**
+ * @throws Failure `bad-plan` for a wrong shape.
+ */
+export function parsePlanEdit(input: unknown): PlanEdit {
+  const shaped = v.safeParse(planEditShape, input)
+  if (shaped.success) return shaped.output
+  const issue = shaped.issues[0]
+  throw new Failure('bad-plan', `The change is malformed at ${v.getDotPath(issue) ?? 'its root'}`, issue.message)
+}
+
+/**
+ * The plan an edit leads to. Pure: window and command show what it gives before they ask for it, and the helper validates the result as any plan.
+ * @throws Failure `nothing-to-intercept` when no port is left, `cannot-change` for ports that are refused or sent to a proxy, `bad-ports`, `bad-cidr`.
+ */
+export function editPlan(plan: InterceptionPlan, edit: PlanEdit): InterceptionPlan {
+  const bound = { tcp: plan.handOver.flatMap(({ ports: sent }) => sent), udp: plan.refuse }
+  for (const transport of transports) {
+    const stuck = commonPorts(withoutPorts(edit[transport].remove, edit[transport].add), bound[transport])
+    if (stuck.length > 0) throw new Failure('cannot-change', `${transport} ${formatPorts(stuck)} is ${transport === 'tcp' ? 'sent to a proxy' : 'refused'} and cannot be taken away while the gate is open`)
+  }
+  const portsOf = (transport: Transport): PortRange[] => [...withoutPorts(plan[transport], edit[transport].remove), ...edit[transport].add]
+  const networksOf = (list: NetworkList): string[] => {
+    const { add, remove } = edit[list]
+    return [...(remove.length === 0 ? plan[list] : withoutNetworks(plan[list], remove)), ...add]
+  }
+  // An empty list of servers or sources means every one; a person who takes the last one away does not ask for everything.
+  for (const list of ['servers', 'sources'] as const) {
+    if (plan[list].length > 0 && networksOf(list).length === 0) throw new Failure('nothing-to-intercept', `No ${list === 'servers' ? 'server' : 'client'} would be left, so there would be nothing to intercept`)
+  }
+  return parsePlan({
+    ...plan,
+    tcp: portsOf('tcp'),
+    udp: portsOf('udp'),
+    ...Object.fromEntries(networkLists.map((list) => [list, networksOf(list)])),
+  })
+}

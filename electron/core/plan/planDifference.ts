@@ -1,0 +1,53 @@
+import { formatPorts } from './formatPorts.ts'
+import { networkLists } from './editPlan.ts'
+import type { NetworkList } from './editPlan.ts'
+import type { InterceptionPlan } from './plan.ts'
+import type { PortRange } from './portRange.ts'
+import { withoutPorts } from './portSets.ts'
+import { transports } from './transport.ts'
+import type { Transport } from './transport.ts'
+
+/** What one plan takes that another does not. */
+export interface PlanDifference {
+  readonly ports: { readonly [Key in Transport]: { readonly added: readonly PortRange[]; readonly removed: readonly PortRange[] } }
+  readonly networks: { readonly [Key in NetworkList]: { readonly added: readonly string[]; readonly removed: readonly string[] } }
+  /** Other choices that differ, by their names in the plan. */
+  readonly others: readonly (keyof InterceptionPlan)[]
+}
+
+export function comparePlans(before: InterceptionPlan, after: InterceptionPlan): PlanDifference {
+  const ports = (transport: Transport): PlanDifference['ports'][Transport] => ({
+    added: withoutPorts(after[transport], before[transport]),
+    removed: withoutPorts(before[transport], after[transport]),
+  })
+  const networks = (list: NetworkList): PlanDifference['networks'][NetworkList] => ({
+    added: after[list].filter((each) => !before[list].includes(each)),
+    removed: before[list].filter((each) => !after[list].includes(each)),
+  })
+  const told: ReadonlySet<string> = new Set([...transports, ...networkLists])
+  return {
+    ports: { tcp: ports('tcp'), udp: ports('udp') },
+    networks: { exclude: networks('exclude'), excludeSources: networks('excludeSources'), servers: networks('servers'), sources: networks('sources') },
+    others: (Object.keys(after) as (keyof InterceptionPlan)[]).filter((key) => !told.has(key) && JSON.stringify(after[key]) !== JSON.stringify(before[key])),
+  }
+}
+
+export function isSamePlan({ ports, networks, others }: PlanDifference): boolean {
+  return others.length === 0 && [...Object.values(ports), ...Object.values(networks)].every(({ added, removed }) => added.length + removed.length === 0)
+}
+
+const networkWords: Readonly<Record<NetworkList, { readonly added: string; readonly removed: string }>> = {
+  exclude: { added: 'servers left alone as well', removed: 'servers no longer left alone' },
+  excludeSources: { added: 'clients left alone as well', removed: 'clients no longer left alone' },
+  servers: { added: 'servers included as well', removed: 'servers no longer included' },
+  sources: { added: 'clients included as well', removed: 'clients no longer included' },
+}
+
+/** Short parts of a sentence: "tcp 443 added", "tcp 80 removed", "servers left alone as well: 203.0.113.0/24"; none when nothing differs. */
+export function describeDifference({ ports, networks, others }: PlanDifference): string[] {
+  return [
+    ...(['added', 'removed'] as const).flatMap((way) => transports.flatMap((transport) => (ports[transport][way].length === 0 ? [] : [`${transport} ${formatPorts(ports[transport][way])} ${way}`]))),
+    ...networkLists.flatMap((list) => (['added', 'removed'] as const).flatMap((way) => (networks[list][way].length === 0 ? [] : [`${networkWords[list][way]}: ${networks[list][way].join(', ')}`]))),
+    ...others.map((name) => `other ${name}`),
+  ]
+}

@@ -1,0 +1,2 @@
+export const transports = ['tcp', 'udp'] as const
+export type Transport = (typeof transports)[number]
