@@ -30,6 +30,7 @@ struct Way {
   std::uint32_t begin = 0, end = 0;
   std::uint32_t piped = 0;
   std::uint8_t full = 0;  // reads in a row that filled the buffer
+  bool urgent = false;  // what is pending is one byte of urgent data
   bool ended = false;   // end of stream read
   bool passed = false;  // and handed on
 };

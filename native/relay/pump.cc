@@ -1,6 +1,8 @@
 // Moving bytes: read, record, hand on, all at once; what the other side does not take is the only thing kept.
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -16,6 +18,12 @@ namespace {
 
 constexpr std::uint8_t kStreaming = 2;           // full buffers in a row after which a flow may be spliced: smaller ones are moved faster by copying
 constexpr std::size_t kShare = 256U << 10U;  // bytes a direction may move in one turn, so that a busy flow starves nobody
+
+/** The next byte to be read is urgent (tcp(7), SIOCATMARK). */
+bool atMark(int fd) {
+  int at = 0;
+  return ::ioctl(fd, SIOCATMARK, &at) == 0 && at == 1;
+}
 
 }  // namespace
 
@@ -82,7 +90,7 @@ void Worker::move(Flow& flow, Direction direction) {
   for (std::size_t moved = 0;;) {
     if (way.pending) {
       if (!target.writable) return;
-      const ssize_t sent = ::send(target.fd, way.pending->bytes.data() + way.begin, way.end - way.begin, MSG_NOSIGNAL);
+      const ssize_t sent = ::send(target.fd, way.pending->bytes.data() + way.begin, way.end - way.begin, MSG_NOSIGNAL | (way.urgent ? MSG_OOB : 0));
       if (sent < 0) {
         if (errno == EINTR) continue;
         if (errno != EAGAIN) return fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
@@ -127,7 +135,9 @@ void Worker::move(Flow& flow, Direction direction) {
         continue;
       }
     }
-    const ssize_t got = ::recv(source.fd, scratch_->bytes.data(), Buffer::kSize, 0);
+    // The urgent byte goes on as one. It stands first when read, as recv(2) stops in front of it; once it has been seen that there is such data.
+    const bool urgent = source.urgent && atMark(source.fd);
+    const ssize_t got = ::recv(source.fd, scratch_->bytes.data(), urgent ? 1 : Buffer::kSize, 0);
     if (got < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return fail(flow, from, errno);
@@ -147,7 +157,7 @@ void Worker::move(Flow& flow, Direction direction) {
     track_.data(flow.record, direction, std::span<const std::byte>(scratch_->bytes.data(), size), now_);
     std::size_t sent = 0;
     if (target.writable) {
-      const ssize_t taken = ::send(target.fd, scratch_->bytes.data(), size, MSG_NOSIGNAL);
+      const ssize_t taken = ::send(target.fd, scratch_->bytes.data(), size, MSG_NOSIGNAL | (urgent ? MSG_OOB : 0));
       if (taken < 0 && errno != EAGAIN && errno != EINTR) return fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
       if (taken > 0) sent = static_cast<std::size_t>(taken);
       if (sent < size) target.writable = taken < 0 && errno == EINTR;
@@ -155,6 +165,7 @@ void Worker::move(Flow& flow, Direction direction) {
     if (sent < size) {
       way.begin = static_cast<std::uint32_t>(sent);
       way.end = static_cast<std::uint32_t>(size);
+      way.urgent = urgent;
       way.pending = std::move(scratch_);
       scratch_ = pool_.take();
     }

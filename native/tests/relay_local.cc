@@ -273,6 +273,31 @@ void urgentInline() {
   }
 }
 
+/** Waits until there is urgent data, and takes it. */
+char takeUrgent(const Descriptor& socket) {
+  pollfd wait{socket.get(), POLLPRI, 0};
+  CHECK_EQ(poll(&wait, 1, 10'000), 1);
+  char byte = 0;
+  CHECK_EQ(recv(socket.get(), &byte, 1, MSG_OOB), 1);
+  return byte;
+}
+
+// Who asks for urgent data apart from the stream gets it so, as from its peer itself.
+void urgentApart() {
+  Relay relay;
+  const Descriptor listener = listenAt(kServer4);
+  const Pair flow = joined(listener, kServer4);
+  for (int round = 0; round < 20; ++round) {
+    for (const auto& [from, to] : {std::pair(&flow.client, &flow.server), std::pair(&flow.server, &flow.client)}) {
+      writeAll(*from, "before");
+      CHECK_EQ(send(from->get(), "!", 1, MSG_OOB), 1);
+      CHECK_EQ(takeUrgent(*to), '!');
+      writeAll(*from, "after");
+      CHECK_EQ(readExactly(*to, 11), "beforeafter");
+    }
+  }
+}
+
 // Many short conversations at once over two threads; each one's bytes are its own.
 void churn() {
   RelaySettings settings;
@@ -330,6 +355,7 @@ int main() {
   slowReaderIsDrained();
   frozenPeer();
   urgentInline();
+  urgentApart();
   churn();
   return passed();
 }
