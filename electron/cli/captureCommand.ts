@@ -9,13 +9,16 @@ import { fieldOf } from '#core/filter/fields.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { startHelper } from '#elevate/startHelper.ts'
 import type { HelperConnection } from '#elevate/helperConnection.ts'
+import { startControlServer } from '#gate/controlServer.ts'
+import type { ControlServer } from '#gate/controlServer.ts'
 import { Gate } from '#gate/gate.ts'
 import { createSessionFolder } from '#gate/sessionFolder.ts'
-import { startTimer } from '#gate/startTimer.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
+import { refreshFacts } from '#probe/refreshFacts.ts'
 import { startInspector } from '#session/inspectorClient.ts'
 import type { InspectorClient } from '#session/inspectorClient.ts'
 import { jsonView, lineView, liveView } from './captureView.ts'
@@ -54,7 +57,7 @@ export const captureCommand: Command = {
 
 Prints one line beginning with READY when the gate is open, then the flows: a live table on a terminal, else a line for each that is over.
 Interrupt it (Ctrl+C) and it drains: no new flow is taken, those that run end by themselves, then the gate closes. Interrupt it again and it closes at
-once. Needs administrator rights: asks through polkit, or run it with sudo.
+once. Needs administrator rights: asks through polkit, or run it with sudo. While it runs, sluice change adds ports and takes them away.
 
   -o NAME          the session folder to make; never an existing one (NAME.sluice)
   --for DURATION   drains and closes by itself: 200ms, 30s, 5m, 2h, 1d
@@ -65,7 +68,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
   --max-flow-bytes N  records no more payload of a flow than that
   --threads N      relaying threads
   --netns N        works in another network namespace: a name ip netns lists, or a process in it (a container's)
-  --json           one event a line: step, ready, gate, opened, ended, warning, closed`,
+  --json           one event a line: step, ready, gate, changed, opened, ended, warning, closed`,
   async run(args, output) {
     const { values, positionals } = parseOptions(args, shapes)
     takePositionals(positionals)
@@ -74,13 +77,16 @@ once. Needs administrator rights: asks through polkit, or run it with sudo.
     const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), ...segments(values), threads: threads(values.threads) }
     const plan = await planOf(values)
     const inside = values.netns === undefined ? undefined : await startHelper({ netns: values.netns })
-    const digest = await digestOf(plan, inside)
+    const facts = await factsOf(inside)
+    // Compiled here before anybody is asked for a password; the helper compiles again and compares.
+    chooseBackend(plan, facts)
+    const digest = digestRules(compileRules(plan, facts))
     const typed = resolve(values.output)
     const folder = typed.endsWith('.sluice') ? typed : `${typed}.sluice`
     const live = values.json !== true && output.isTerminal ? liveView(output) : undefined
     const view = live ?? (values.json === true ? jsonView(output) : lineView(output))
     try {
-      return await new Capture({ plan, digest, folder, payload: values['no-payload'] !== true, ...limits, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
+      return await new Capture({ plan, facts, digest, folder, payload: values['no-payload'] !== true, ...limits, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
     } finally {
       live?.stop()
       await inside?.end()
@@ -107,15 +113,14 @@ function threads(text: string | undefined): number {
   return Number(text)
 }
 
-/** Compiled here before anybody is asked for a password; the helper compiles again and compares. `inside`: another namespace's helper, which alone can look at it. */
-async function digestOf(plan: InterceptionPlan, inside: HelperConnection | undefined): Promise<string> {
-  const facts = inside === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await inside.request('facts', {})
-  chooseBackend(plan, facts)
-  return digestRules(compileRules(plan, facts))
+/** `inside`: another namespace's helper, which alone can look at it. */
+async function factsOf(inside: HelperConnection | undefined): Promise<MachineFacts> {
+  return inside === undefined ? probeMachine({ privileged: process.geteuid?.() === 0 }) : inside.request('facts', {})
 }
 
 interface CaptureWish {
   readonly plan: InterceptionPlan
+  readonly facts: MachineFacts
   readonly digest: string
   readonly folder: string
   readonly payload: boolean
@@ -141,18 +146,19 @@ class Capture {
   private inspector: InspectorClient | undefined
   private follow: FlowFollow | undefined
   private inspectorTold = false
-  private ending = false
+  private phase: GateState['phase'] = 'closed'
+  private control: ControlServer | undefined
   private warnings: readonly string[] = []
 
   constructor(wish: CaptureWish, view: CaptureView, output: Output) {
     this.wish = wish
     this.view = view
     this.output = output
-    this.gate = new Gate({ startHelper: (options) => this.startHelper(options), digest: () => Promise.resolve(wish.digest) })
+    this.gate = new Gate({ startHelper: (options) => this.startHelper(options), digest: (plan) => this.digestOf(plan) })
   }
 
   async run(): Promise<number> {
-    const { plan, folder, payload, digest: _digest, duration, ...limits } = this.wish
+    const { plan, folder, payload, facts: _facts, digest: _digest, duration, inside: _inside, ...limits } = this.wish
     await createSessionFolder(folder, { plan, payload, version })
     const closed = new Promise<GateState>((done) => this.gate.onState((state) => {
       this.hear(state)
@@ -161,7 +167,6 @@ class Capture {
     const interrupt = (): void => this.interrupt()
     for (const signal of signals) process.on(signal, interrupt)
     this.output.gone.addEventListener('abort', () => this.leave(), { once: true })
-    let endTimer: (() => void) | undefined
     try {
       try {
         await this.gate.open(plan, { folder, payload, ...limits })
@@ -169,18 +174,20 @@ class Capture {
         await removeFolder(folder)
         throw error
       }
+      // Before READY: whoever waits for it may change the gate at once.
+      this.control = await startControlServer({ gate: this.gate, session: folder, version, onChange: (difference) => void this.view.changed(difference, this.gate.state()) })
       await this.view.ready({ plan, backend: this.gate.state().backend ?? 'unknown', relayPort: this.relayPort, session: folder, took: this.took })
-      if (duration !== undefined) endTimer = startTimer(duration, () => this.leave())
+      if (duration !== undefined && this.gate.state().phase === 'open') this.gate.closeAfter(duration)
       if (this.output.gone.aborted) this.leave()
       void this.startInspector()
       const state = await closed
-      endTimer?.()
+      this.control?.close()
       await this.finishInspector()
       await this.view.closed(state, basename(folder))
       if (state.failure !== undefined) throw fromFailureReport(state.failure)
       return 0
     } finally {
-      endTimer?.()
+      this.control?.close()
       for (const signal of signals) process.off(signal, interrupt)
       await this.inspector?.stop()
       await this.gate.dispose()
@@ -198,24 +205,24 @@ class Capture {
     return { ...helper, request }
   }
 
-  /** Drains; asked again, whatever the first reason was, closes at once. */
-  private interrupt(): void {
-    const { phase, active } = this.gate.state()
-    if (phase === 'opening' || this.ending) {
-      this.ending = true
-      void this.gate.close()
-      return
-    }
-    this.ending = true
-    if (active > 0) this.view.note(`draining: ${counted(active, 'flow')} still ${active === 1 ? 'runs' : 'run'}; interrupt again to close at once`)
-    void this.gate.drain()
+  /** The plan's that was shown; of another one, later, by what has come and gone since. */
+  private async digestOf(plan: InterceptionPlan): Promise<string> {
+    const { plan: first, digest, facts, inside } = this.wish
+    if (plan === first) return digest
+    const { interfaces, cgroups } = await (inside === undefined ? refreshFacts(facts) : inside.request('facts', {}))
+    return digestRules(compileRules(plan, { ...facts, interfaces, ...(cgroups === undefined ? {} : { cgroups }) }))
   }
 
-  /** The time is up, or nobody listens any more. */
+  /** Drains; asked again, whatever the first reason was, closes at once. */
+  private interrupt(): void {
+    if (this.gate.state().phase === 'open') void this.gate.drain()
+    else void this.gate.close()
+  }
+
+  /** Nobody listens any more. */
   private leave(): void {
-    if (this.ending) return
     const { phase } = this.gate.state()
-    if (phase === 'open') this.interrupt()
+    if (phase === 'open') void this.gate.drain()
     // Nobody will ever read READY.
     else if (phase === 'opening') void this.gate.close()
   }
@@ -224,6 +231,10 @@ class Capture {
     if (state.phase === 'opening' && state.step !== undefined) this.view.step(state.step)
     for (const warning of state.warnings) if (!this.warnings.includes(warning)) this.view.warning(warning)
     this.warnings = state.warnings
+    if (state.phase === 'draining' && this.phase === 'open' && state.active > 0) {
+      this.view.note(`draining: ${counted(state.active, 'flow')} still ${state.active === 1 ? 'runs' : 'run'}; interrupt again to close at once`)
+    }
+    this.phase = state.phase
     this.view.gate(state)
   }
 

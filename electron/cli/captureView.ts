@@ -3,6 +3,8 @@ import type { FlowRow } from '#core/flow/flow.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { describeDifference } from '#core/plan/planDifference.ts'
+import type { PlanDifference } from '#core/plan/planDifference.ts'
 import { flowHeader, flowLine } from './flowTable.ts'
 import { counted, formatBytes } from './format.ts'
 import type { Output } from './output.ts'
@@ -25,6 +27,8 @@ export interface CaptureView {
   readonly ended: (row: FlowRow) => Promise<void>
   readonly seen: (row: FlowRow) => void
   readonly gate: (state: GateState) => void
+  /** Somebody changed the open gate. */
+  readonly changed: (difference: PlanDifference, state: GateState) => Promise<void>
   readonly warning: (message: string) => void
   readonly note: (message: string) => void
   readonly closed: (state: GateState, session: string) => Promise<void>
@@ -35,6 +39,16 @@ export function readyLine({ plan, backend, relayPort, session }: Ready): string 
 }
 const summary = (state: GateState, session: string): string => `Closed: ${counted(state.total, 'flow')}, ${formatBytes(state.bytes)}, in ${session}`
 const nothing = (): void => undefined
+
+function changedLine(difference: PlanDifference, { plan }: GateState): string {
+  const parts = describeDifference(difference)
+  return `CHANGED ${plan === undefined ? '' : formatPlanPorts(plan)}: ${parts.length === 0 ? 'nothing' : parts.join('; ')}`
+}
+/** As a program reads it: ports in one text each, as `ready` has them. */
+export function changeEvent({ ports, networks }: PlanDifference): object {
+  const texts = (way: 'added' | 'removed'): object => ({ tcp: formatPorts(ports.tcp[way]), udp: formatPorts(ports.udp[way]), ...Object.fromEntries(Object.entries(networks).map(([list, differs]) => [list, differs[way]])) })
+  return { added: texts('added'), removed: texts('removed') }
+}
 
 /** `--json`: one event a line. */
 export function jsonView(output: Output): CaptureView {
@@ -50,6 +64,7 @@ export function jsonView(output: Output): CaptureView {
       last = `${phase} ${recording}`
       void output.json({ event: 'gate', phase, recording, active, total, bytes })
     },
+    changed: (difference, { plan, ends }) => output.json({ event: 'changed', ...changeEvent(difference), plan, ...(ends === undefined ? {} : { ends }) }),
     warning: (message) => void output.json({ event: 'warning', message }),
     note: (message) => output.note(`sluice: ${message}`),
     closed: ({ total, bytes, failure }, session) => output.json({ event: 'closed', flows: total, bytes, session, ...(failure === undefined ? {} : { failure }) }),
@@ -65,6 +80,7 @@ export function lineView(output: Output): CaptureView {
     ended: (row) => output.line(flowLine(row, Infinity)),
     seen: nothing,
     gate: nothing,
+    changed: (difference, state) => output.line(changedLine(difference, state)),
     warning: (message) => output.note(`sluice: ${message}`),
     note: (message) => output.note(`sluice: ${message}`),
     closed: (state, session) => {
@@ -133,6 +149,10 @@ export function liveView(output: Output): CaptureView & { stop(): void } {
     gate: (next) => {
       state = next
       if (next.phase !== 'opening') soon()
+    },
+    changed: (difference, state) => {
+      say(changedLine(difference, state))
+      return Promise.resolve()
     },
     warning: (message) => say(`sluice: ${message}`),
     note: (message) => say(`sluice: ${message}`),

@@ -1,6 +1,7 @@
 import { Failure } from '#core/contract/failure.ts'
 import { nearest } from '#core/filter/nearest.ts'
 import { captureCommand } from './captureCommand.ts'
+import { changeCommand } from './changeCommand.ts'
 import { cleanupCommand } from './cleanupCommand.ts'
 import type { Command } from './command.ts'
 import { doctorCommand } from './doctorCommand.ts'
@@ -15,7 +16,7 @@ import { programCommand } from './programCommand.ts'
 import { showCommand } from './showCommand.ts'
 import { version } from './version.ts'
 
-export const commands: readonly Command[] = [doctorCommand, planCommand, captureCommand, programCommand, flowsCommand, showCommand, exportCommand, cleanupCommand, logCommand, permissionCommand]
+export const commands: readonly Command[] = [doctorCommand, planCommand, captureCommand, changeCommand, programCommand, flowsCommand, showCommand, exportCommand, cleanupCommand, logCommand, permissionCommand]
 
 function find(name: string): Command {
   const found = commands.find((command) => command.name === name)

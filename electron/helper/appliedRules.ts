@@ -4,9 +4,8 @@ import type { Backend, InterceptionPlan } from '#core/plan/plan.ts'
 import { carriedBy, compileRules } from '#core/rules/compileRules.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import type { Carried, RuleSet } from '#core/rules/ruleSet.ts'
-import { listCgroups } from '#probe/cgroups.ts'
 import { digestRules } from '#probe/digestRules.ts'
-import { listInterfaces } from '#probe/interfaces.ts'
+import { refreshFacts } from '#probe/refreshFacts.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
 
 import { udpKnown } from './ruleKeeper.ts'
@@ -25,13 +24,12 @@ export interface AppliedRules {
 }
 
 /**
- * The rules for another plan from those that are applied. Facts that come and go (interfaces, cgroups) are looked up anew; tools and kernel are as they were.
+ * The rules for another plan from those that are applied, for the facts of now.
  * Fails with `digest-mismatch`, `cannot-change`, or as `compileRules` does.
  */
 export async function compileChange(applied: AppliedRules, plan: InterceptionPlan, digest: string): Promise<AppliedRules & { readonly udpBefore: UdpBefore }> {
   checkChange(applied.plan, plan, applied.backend)
-  const [interfaces, cgroups] = await Promise.all([listInterfaces(), listCgroups()])
-  const facts: MachineFacts = { ...applied.facts, interfaces, ...(cgroups?.paths === undefined ? {} : { cgroups: cgroups.paths }) }
+  const facts = await refreshFacts(applied.facts)
   requireDigest(plan, facts, digest)
   const { carried, backend, ipv6 } = applied
   // Rules for local flows and for UDP ask conntrack; since the first of them it has seen what is under way.

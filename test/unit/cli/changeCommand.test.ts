@@ -1,0 +1,25 @@
+import { PassThrough } from 'node:stream'
+
+import { expect, test } from 'vitest'
+
+import { Output } from '#cli/output.ts'
+import { runCommand } from '#cli/runCommand.ts'
+
+test.each([
+  [['--add', '70000'], 'out of range'],
+  [['--add', '80/sctp'], 'no port'],
+  [['--add-udp', '80/'], 'no port'],
+  [[], 'nothing to change'],
+  [['--drain', '--resume'], 'cannot both be done'],
+  [['--drain', '--add', '80'], 'stands alone'],
+  [['--status', '--for', '1m'], 'stands alone'],
+  [['--remove', '80', '--for', '1m'], '--for goes with'],
+  [['--exclude', 'nonsense'], 'no network'],
+  [['--add', '80', '--for', 'ever'], 'takes a duration'],
+  [['a', 'b', '--status'], 'one argument too many'],
+] as const)('a wrong change is refused before anybody is asked: %j', async (args, says) => {
+  const [out, err] = [new PassThrough(), new PassThrough()]
+  expect(await runCommand(['change', ...args], new Output(out, err))).toBe(2)
+  expect(String(err.read())).toContain(says)
+  expect(out.read()).toBeNull()
+})
