@@ -75,7 +75,7 @@ bool witnessIsThere(int channel) {
 
 RelayOptions relayOptions(const StartMessage& start, std::uint16_t port) {
   constexpr std::int64_t kSecond = 1'000'000'000;
-  RelayOptions options{start.uplinkMark, start.maxFlows, port, start.threads};
+  RelayOptions options{start.uplinkMark, start.maxFlows, port, start.threads, start.redirect.has_value()};
   options.udpIdle = {start.udpIdle.dns * kSecond, start.udpIdle.quic * kSecond, start.udpIdle.other * kSecond, kSecond};  // failing: a second
   for (const PortRange& range : start.refuse) options.refuse.emplace_back(range.from, range.to);
   return options;
@@ -121,7 +121,8 @@ int run() {
   if (!recorder) giveUp(channel, "capture-unwritable", "The session folder cannot be written", std::strerror(error));
 
   if (witness >= 0 && !witnessIsThere(witness)) witness = -1;
-  Listeners listeners = openListeners(start.port, start.portTries, start.ipv6, start.threads, start.udp);
+  const Reach reach = !start.redirect ? Reach::kTransparent : start.redirect->everywhere ? Reach::kEverywhere : Reach::kLoopback;
+  Listeners listeners = openListeners(start.port, start.portTries, start.ipv6, start.threads, start.udp, reach);
   switch (listeners.failure) {
     case Listeners::Failure::kNone: break;
     case Listeners::Failure::kPortTaken: giveUp(channel, "port-taken", "No free port to listen on", std::strerror(listeners.error));

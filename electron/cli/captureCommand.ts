@@ -4,6 +4,7 @@ import { basename, resolve } from 'node:path'
 import type { GateState } from '#core/contract/bridge.ts'
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
 import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
+import type { OpenResult } from '#core/contract/helperProtocol.ts'
 import { parseValue } from '#core/filter/parseValue.ts'
 import { fieldOf } from '#core/filter/fields.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
@@ -143,6 +144,7 @@ class Capture {
   private readonly gate: Gate
   private relayPort = 0
   private took = 0
+  private redirects = false
   private inspector: InspectorClient | undefined
   private follow: FlowFollow | undefined
   private inspectorTold = false
@@ -176,7 +178,7 @@ class Capture {
       }
       // Before READY: whoever waits for it may change the gate at once.
       this.control = await startControlServer({ gate: this.gate, session: folder, version, onChange: (difference) => void this.view.changed(difference, this.gate.state()) })
-      await this.view.ready({ plan, backend: this.gate.state().backend ?? 'unknown', relayPort: this.relayPort, session: folder, took: this.took })
+      await this.view.ready({ plan, backend: this.gate.state().backend ?? 'unknown', relayPort: this.relayPort, redirects: this.redirects, session: folder, took: this.took })
       if (duration !== undefined && this.gate.state().phase === 'open') this.gate.closeAfter(duration)
       if (this.output.gone.aborted) this.leave()
       void this.startInspector()
@@ -199,7 +201,7 @@ class Capture {
     const helper = this.wish.inside ?? (await startHelper(options))
     const request: HelperConnection['request'] = async (type, args) => {
       const result = await helper.request(type, args)
-      if (type === 'open') ({ relayPort: this.relayPort, took: this.took } = result as { relayPort: number; took: number })
+      if (type === 'open') ({ relayPort: this.relayPort, took: this.took, redirects: this.redirects } = result as OpenResult)
       return result
     }
     return { ...helper, request }

@@ -14,6 +14,8 @@ export interface Ready {
   readonly plan: InterceptionPlan
   readonly backend: string
   readonly relayPort: number
+  /** The kernel can only redirect; what that loses has been said in warnings. */
+  readonly redirects: boolean
   readonly session: string
   /** Milliseconds the opening took. */
   readonly took: number
@@ -34,8 +36,16 @@ export interface CaptureView {
   readonly closed: (state: GateState, session: string) => Promise<void>
 }
 
-export function readyLine({ plan, backend, relayPort, session }: Ready): string {
-  return `READY ${backend} ${formatPlanPorts(plan)} ${plan.scope.join(' ')} relay 127.0.0.1:${relayPort} session ${printable(session)}`
+export function readyLine(ready: Ready): string {
+  const { plan, backend, relayPort, redirects, session } = ready
+  return `READY ${backend} ${formatPlanPorts(takenOf(ready))} ${plan.scope.join(' ')} ${redirects ? 'redirected to' : 'relay'} ${listensAt(ready)}:${relayPort} session ${printable(session)}`
+}
+/** Who redirects takes no UDP. */
+function takenOf({ plan, redirects }: Ready): Pick<InterceptionPlan, 'tcp' | 'udp'> {
+  return { tcp: plan.tcp, udp: redirects ? [] : plan.udp }
+}
+function listensAt({ plan, redirects }: Ready): string {
+  return redirects && plan.scope.includes('forwarded') ? '0.0.0.0' : '127.0.0.1'
 }
 const summary = (state: GateState, session: string): string => `Closed: ${counted(state.total, 'flow')}, ${formatBytes(state.bytes)}, in ${session}`
 const nothing = (): void => undefined
@@ -55,7 +65,11 @@ export function jsonView(output: Output): CaptureView {
   let last = ''
   return {
     step: (text) => void output.json({ event: 'step', text }),
-    ready: ({ plan, backend, relayPort, session, took }) => output.json({ event: 'ready', backend, tcp: formatPorts(plan.tcp), udp: formatPorts(plan.udp), scope: plan.scope, relay: { address: '127.0.0.1', port: relayPort }, session, took, plan }),
+    ready: (ready) => {
+      const { plan, backend, relayPort, redirects, session, took } = ready
+      const taken = takenOf(ready)
+      return output.json({ event: 'ready', backend, tcp: formatPorts(taken.tcp), udp: formatPorts(taken.udp), scope: plan.scope, redirects, relay: { address: listensAt(ready), port: relayPort }, session, took, plan })
+    },
     opened: (flow) => output.json({ event: 'opened', flow }),
     ended: (flow) => output.json({ event: 'ended', flow }),
     seen: nothing,

@@ -1,6 +1,6 @@
-import { describePlan } from '#core/plan/describePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import { describeOpening } from '#core/rules/describeOpening.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { startHelper } from '#elevate/startHelper.ts'
@@ -60,7 +60,7 @@ Lists may be written with commas, or by giving the option again.`,
     const facts = values.netns === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await factsInside(values.netns)
     const backend = chooseBackend(plan, facts)
     const rules = compileRules(plan, facts)
-    const preview = { plan, backend, description: describePlan(plan), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
+    const preview = { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
     if (values.json === true) {
       await output.json(preview)
       return 0

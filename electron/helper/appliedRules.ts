@@ -18,6 +18,8 @@ export interface AppliedRules {
   readonly backend: Backend
   /** The relay listens on IPv6 too. Where it cannot, IPv6 is left alone: rules without a listener would only break it. */
   readonly ipv6: boolean
+  /** Only where rules redirect: it listens on every address, and so for devices, too. */
+  readonly everywhere?: boolean
   /** What the relay may carry. */
   readonly carried: Carried
   readonly ruleSet: RuleSet
@@ -31,10 +33,12 @@ export async function compileChange(applied: AppliedRules, plan: InterceptionPla
   checkChange(applied.plan, plan, applied.backend)
   const facts = await refreshFacts(applied.facts)
   requireDigest(plan, facts, digest)
-  const { carried, backend, ipv6 } = applied
+  const { carried, backend, ipv6, everywhere } = applied
+  if (everywhere === false && plan.scope.includes('forwarded')) throw new Failure('cannot-change', 'Devices cannot be added while the gate is open: the relay listens for this computer’s programs alone')
   // Rules for local flows and for UDP ask conntrack; since the first of them it has seen what is under way.
   const watched = carried.local || carried.transports.includes('udp')
-  return { ...applyTo({ plan, facts, backend, ipv6 }, carried), udpBefore: watched ? udpKnown : udpBefore(plan) }
+  const next = applyTo({ plan, facts, backend, ipv6, ...(everywhere === undefined ? {} : { everywhere }) }, carried)
+  return { ...next, udpBefore: watched ? udpKnown : udpBefore({ udp: next.ruleSet.sets.udp, scope: plan.scope }) }
 }
 
 /** Rules for what the relay can carry. */
@@ -46,6 +50,8 @@ export function applyTo(wish: Omit<AppliedRules, 'ruleSet' | 'carried'>, before?
 /** What a person was shown is what is applied. */
 export function requireDigest(plan: InterceptionPlan, facts: MachineFacts, digest: string): RuleSet {
   const ruleSet = compileRules(plan, facts)
-  if (digestRules(ruleSet) !== digest) throw new Failure('digest-mismatch', 'the rules to apply are not those that were shown; try once more')
-  return ruleSet
+  if (digestRules(ruleSet) === digest) return ruleSet
+  // Who cannot try the kernel takes it for able.
+  if (ruleSet.way === 'redirect') throw new Failure('digest-mismatch', 'this kernel can only redirect, which could not be seen without administrator rights: start Sluice as root to see what that means')
+  throw new Failure('digest-mismatch', 'the rules to apply are not those that were shown; try once more')
 }

@@ -1,10 +1,12 @@
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
-import { describePlan } from '#core/plan/describePlan.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
+import type { IptablesTable } from '#core/rules/names.ts'
+import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
+import { tableOf } from '#core/rules/renderIptables.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
@@ -31,7 +33,7 @@ import type { RuleKeeper } from './ruleKeeper.ts'
 import { networkNamespace, readJournal, removeJournal, runFolder, writeJournal } from './runFolder.ts'
 import type { Journal } from './runFolder.ts'
 import { requireTool, runTool } from './runTool.ts'
-import { readMangle, takeBack } from './takeBack.ts'
+import { readBase, takeBack } from './takeBack.ts'
 
 declare const __SLUICE_VERSION__: string | undefined
 const version = typeof __SLUICE_VERSION__ === 'undefined' ? '0.0.0' : __SLUICE_VERSION__
@@ -114,7 +116,6 @@ export class OpenGate {
       throw new Failure('cannot-write', 'the session folder must be given as an absolute path')
     }
     const plan = parsePlan(request.plan)
-    logAction({ result: 'note', text: `opening the gate: ${describePlan(plan).join(' ')}` })
 
     this.#step('looking at this machine')
     const namespace = networkNamespace()
@@ -128,16 +129,18 @@ export class OpenGate {
     signal.throwIfAborted()
     await checkConflicts(plan)
     signal.throwIfAborted()
+    logAction({ result: 'note', text: `opening the gate: ${describeOpening(plan, facts).join(' ')}` })
     const backend = chooseBackend(plan, facts)
     const ruleSet = requireDigest(plan, facts, request.digest)
+    for (const message of describeLosses(plan, facts)) this.#context.emit({ event: 'warning', code: 'redirect', message })
     this.#warnOfFirewalls(firewalls.filter((each) => !each.letsPass), holdsSyns(ruleSet))
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
     this.#step('starting the guard')
-    const mangle = { ipv4: await readMangle('ipv4'), ipv6: await readMangle('ipv6') }
+    const [mangle, nat] = [await readBases('mangle'), await readBases('nat')]
     signal.throwIfAborted()
-    const journal: Journal = { version: 1, helper: self, person: { uid: person.uid, user: person.user }, backend, table: plan.table, mangle }
+    const journal: Journal = { version: 1, helper: self, person: { uid: person.uid, user: person.user }, backend, table: plan.table, mangle, nat }
     this.#undo.push({ what: 'the journal', run: () => void removeJournal(namespace) })
     writeJournal(namespace, journal)
     const guard = async (): Promise<GuardLink> => {
@@ -151,6 +154,8 @@ export class OpenGate {
     this.#step('starting the relay')
     const tool = facts.tools.find((each) => each.backend === backend)
     const wantsHold = holdsSyns(ruleSet) && tool?.log !== false
+    // What comes in is translated to whatever address its interface has; a program's own connections to loopback.
+    const redirect = ruleSet.way === 'redirect' ? { everywhere: plan.scope.includes('forwarded') } : undefined
     const relay = await RelayLink.spawn(findPlaces().relay)
     this.#relay = relay
     this.#undo.push({ what: 'the relay', run: () => relay.quit() })
@@ -168,7 +173,8 @@ export class OpenGate {
         uplinkMark: plan.marks.uplink,
         hold: wantsHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
         // Also when no port is chosen yet: one may be while the gate is open.
-        udp: true,
+        udp: ruleSet.way !== 'redirect',
+        ...(redirect === undefined ? {} : { redirect }),
         udpIdle: plan.udpIdle,
         refuse: plan.refuse,
         handOver: plan.handOver.map(({ ports, to }) => ({ ports, ...to })),
@@ -183,7 +189,7 @@ export class OpenGate {
     relay.onDeath(() => this.#collapse(new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)))
     if (relay.dead) throw new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)
 
-    const applied = applyTo({ plan, facts, backend, ipv6: ready.ipv6 })
+    const applied = applyTo({ plan, facts, backend, ipv6: ready.ipv6, ...(redirect === undefined ? {} : redirect) })
 
     this.#step('adding routes')
     const routes = renderRoutes(applied.ruleSet)
@@ -201,7 +207,7 @@ export class OpenGate {
       const why = wantsHold ? 'another program has the packet log this needs' : 'the kernel has no packet log (nfnetlink_log)'
       this.#context.emit({ event: 'warning', code: 'no-hold', message: `Closed ports look open for a moment before they are reset: ${why}.` })
     }
-    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied.ruleSet, { relayPort: ready.port, owner, holds: ready.holds, mangle, ...udpBefore(plan) }), (got) => got.remove())
+    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied.ruleSet, { relayPort: ready.port, owner, holds: ready.holds, base: { mangle, nat }[tableOf(ruleSet)], ...udpBefore({ ...plan, udp: ruleSet.sets.udp }) }), (got) => got.remove())
     this.#keeper = keeper
     if (keeper.holder !== undefined) this.#endWith(keeper.holder)
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))
@@ -212,7 +218,7 @@ export class OpenGate {
     this.#phase = 'open'
     logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
     this.#watchEvery(pingEvery)
-    return { backend, relayPort: ready.port, relayPid: ready.pid, ipv6: ready.ipv6, took: Math.round(performance.now() - begun) }
+    return { backend, relayPort: ready.port, relayPid: ready.pid, ipv6: ready.ipv6, redirects: redirect !== undefined, took: Math.round(performance.now() - begun) }
   }
 
   /** From now on somebody else's changes are noticed and undone. */
@@ -241,7 +247,7 @@ export class OpenGate {
       this.#requireOpen()
       await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
       this.#applied = next
-      logAction({ result: 'note', text: `changed while open: ${describePlan(next.plan).join(' ')}` })
+      logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
     })
   }
@@ -471,6 +477,10 @@ export class OpenGate {
       relay.ping(id)
     })
   }
+}
+
+async function readBases(table: IptablesTable): Promise<Journal['mangle']> {
+  return { ipv4: await readBase('ipv4', table), ipv6: await readBase('ipv6', table) }
 }
 
 /** Where lock or journal cannot be written nothing may be changed: a person is told why in their words. */

@@ -42,6 +42,11 @@ export interface RelayStart {
   readonly uplinkMark: number
   /** Where the rules put SYNs that wait for their server, and what leads them to the listener when they have waited. null: none waits. */
   readonly hold: { readonly group: number; readonly releasedMark: number } | null
+  /**
+   * Where the rules translate destinations instead of handing packets over: the relay asks conntrack where each connection was going, and bears its own address
+   * towards servers. `everywhere`: it listens on every address of this machine, not on loopback alone.
+   */
+  readonly redirect?: { readonly everywhere: boolean }
   /** Listens for datagrams, too, on the same port. */
   readonly udp: boolean
   /** Seconds. */

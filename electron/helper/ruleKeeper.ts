@@ -2,10 +2,10 @@ import { setTimeout } from 'node:timers/promises'
 
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
-import { iptablesTable, nftFamily, nftTable } from '#core/rules/names.ts'
+import { nftFamily, nftTable } from '#core/rules/names.ts'
 import { describeLoss, ownLines, repairIptables } from '#core/rules/repairIptables.ts'
 import { drainRules } from '#core/rules/compileRules.ts'
-import { renderIptables, renderIptablesChange, sweepIptables } from '#core/rules/renderIptables.ts'
+import { renderIptables, renderIptablesChange, sweepIptables, tableOf } from '#core/rules/renderIptables.ts'
 import type { IptablesState, IptablesTexts } from '#core/rules/renderIptables.ts'
 import { renderNft, renderNftChange } from '#core/rules/renderNft.ts'
 import { oldPortsFor } from '#core/rules/ruleSet.ts'
@@ -16,8 +16,8 @@ import { startNftHolder } from './nftHolder.ts'
 import type { NftHolder } from './nftHolder.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import { askTool, requireTool, runTool } from './runTool.ts'
-import { restoreMangle } from './takeBack.ts'
-import type { Mangle } from './takeBack.ts'
+import { restoreBase } from './takeBack.ts'
+import type { BaseChains } from './takeBack.ts'
 
 /** What the gate does with its rules, whichever tool holds them. Every method may be called again. */
 export interface RuleKeeper {
@@ -65,8 +65,8 @@ export interface KeeperOptions extends UdpBefore {
   readonly owner: boolean
   /** The relay sends held SYNs again. */
   readonly holds: boolean
-  /** What of iptables-nft's `mangle` stood there before us. */
-  readonly mangle: { readonly ipv4: Mangle; readonly ipv6: Mangle }
+  /** What of the table of iptables-nft's that ours go into stood there before us. */
+  readonly base: { readonly ipv4: BaseChains; readonly ipv6: BaseChains }
 }
 
 export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options: KeeperOptions): Promise<RuleKeeper> {
@@ -203,7 +203,8 @@ interface RestoreTool {
   readonly save: string
 }
 
-function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, holds, mangle, settle, listOldUdp }: KeeperOptions): RuleKeeper {
+function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, holds, base, settle, listOldUdp }: KeeperOptions): RuleKeeper {
+  const table = tableOf(ruleSet)
   const kind = backend === 'iptables' ? 'nft' : 'legacy'
   const tools: RestoreTool[] = ruleSet.families.map((family) => {
     const name = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
@@ -228,7 +229,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   const reference = new Map<Family, string[]>()
   let drained = false
   const save = async (tool: RestoreTool): Promise<string> => {
-    const saved = await askTool(tool.save, ['-t', iptablesTable])
+    const saved = await askTool(tool.save, ['-t', table])
     if (saved.exitCode !== 0) throw new Failure('rules-failed', `${tool.save} failed`, saved.stderr.slice(0, 4000))
     return saved.stdout
   }
@@ -310,9 +311,9 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
       return queue(() =>
         each(async (tool) => {
           if (!loaded.has(tool.family)) return
-          const text = sweepIptables(await save(tool))
+          const text = sweepIptables(await save(tool), table)
           if (text !== '') await restore(tool, text)
-          if (kind === 'nft') await restoreMangle(tool.family, mangle[tool.family])
+          if (kind === 'nft') await restoreBase(tool.family, table, base[tool.family])
           loaded.delete(tool.family)
         }),
       )

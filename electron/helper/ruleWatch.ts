@@ -1,6 +1,6 @@
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
-import { chainPrefix, iptablesTable, nftFamily, nftTable } from '#core/rules/names.ts'
+import { chainPrefix, iptablesTables, nftFamily, nftTable } from '#core/rules/names.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
 
 import { logAction } from './actionLog.ts'
@@ -140,7 +140,7 @@ export class RuleWatch {
 
   /** Lines of one change come before the line that says whose it was. */
   #nftListener(backend: Backend): (line: string) => void {
-    const ours = backend === 'nft' ? [` ${nftFamily} ${nftTable}`] : [` ip ${iptablesTable}`, ` ip6 ${iptablesTable}`, chainPrefix]
+    const ours = backend === 'nft' ? [` ${nftFamily} ${nftTable}`] : [...iptablesTables.flatMap((table) => [` ip ${table}`, ` ip6 ${table}`]), chainPrefix]
     let touched = false
     return (line) => {
       const author = /^# new generation \d+ by process (\d+) \(([^)]*)\)/.exec(line)

@@ -8,6 +8,7 @@ import { Failure } from '#core/contract/failure.ts'
 export const runFolder = '/run/sluice'
 
 const identityShape = v.strictObject({ pid: v.pipe(v.number(), v.integer(), v.minValue(2)), start: v.pipe(v.string(), v.regex(/^\d+$/)) })
+const baseChains = v.strictObject({ ipv4: v.nullable(v.array(v.string())), ipv6: v.nullable(v.array(v.string())) })
 const journalShape = v.strictObject({
   version: v.literal(1),
   helper: identityShape,
@@ -15,8 +16,9 @@ const journalShape = v.strictObject({
   person: v.strictObject({ uid: v.pipe(v.number(), v.integer()), user: v.string() }),
   backend: v.picklist(['nft', 'iptables', 'iptables-legacy']),
   table: v.pipe(v.number(), v.integer()),
-  /** Base chains of iptables-nft's `mangle` that were there before us (null: not even the table): it makes them and nobody else would remove them. */
-  mangle: v.strictObject({ ipv4: v.nullable(v.array(v.string())), ipv6: v.nullable(v.array(v.string())) }),
+  /** Base chains of iptables-nft's `mangle` and `nat` that were there before us (null: not even the table): it makes them and nobody else would remove them. */
+  mangle: baseChains,
+  nat: baseChains,
 })
 /** What was put on the machine and by whom; written before the first change, so that whoever finds it knows what to take back. */
 export type Journal = v.InferOutput<typeof journalShape>

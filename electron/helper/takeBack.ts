@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 
-import { chainPrefix, defaultTable, iptablesTable, nftFamily, nftTable, routeProtocol, rulePreference } from '#core/rules/names.ts'
+import { chainPrefix, defaultTable, iptablesTables, nftFamily, nftTable, routeProtocol, rulePreference } from '#core/rules/names.ts'
+import type { IptablesTable } from '#core/rules/names.ts'
 import { sweepIptables } from '#core/rules/renderIptables.ts'
 
 import { removeLeftScopes } from './runScope.ts'
@@ -17,7 +18,7 @@ export async function takeBack(journal: Journal | undefined): Promise<string[]> 
   const attempts = [
     () => removeNftTable(removed),
     ...(['nft', 'legacy'] as const).flatMap((kind) =>
-      (['ipv4', 'ipv6'] as const).map((family) => () => removeChains(kind, family, journal, removed)),
+      (['ipv4', 'ipv6'] as const).flatMap((family) => iptablesTables.map((table) => () => removeChains({ kind, family, table }, journal, removed))),
     ),
     ...(['-4', '-6'] as const).map((family) => () => removeRoutes(family, journal?.table ?? defaultTable, removed)),
   ]
@@ -37,21 +38,27 @@ async function removeNftTable(removed: string[]): Promise<void> {
   if (result.exitCode === 0) removed.push(`nft table ${nftFamily} ${nftTable}`)
 }
 
-async function removeChains(kind: 'nft' | 'legacy', family: 'ipv4' | 'ipv6', journal: Journal | undefined, removed: string[]): Promise<void> {
+interface Place {
+  readonly kind: 'nft' | 'legacy'
+  readonly family: 'ipv4' | 'ipv6'
+  readonly table: IptablesTable
+}
+
+async function removeChains({ kind, family, table }: Place, journal: Journal | undefined, removed: string[]): Promise<void> {
   const program = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
   const [save, restore] = [findTool(`${program}-save`), findTool(`${program}-restore`)]
   if (save === undefined || restore === undefined) return
-  // Asking legacy iptables loads its kernel modules; where its mangle table is not registered nothing of ours can be in it.
-  if (kind === 'legacy' && !legacyTables(family).includes(iptablesTable)) return
-  const text = sweepIptables((await askTool(save, ['-t', iptablesTable])).stdout)
+  // Asking legacy iptables loads its kernel modules; where a table of its is not registered nothing of ours can be in it.
+  if (kind === 'legacy' && !legacyTables(family).includes(table)) return
+  const text = sweepIptables((await askTool(save, ['-t', table])).stdout, table)
   if (text !== '') {
     const result = await runTool(restore, ['--noflush', '-w', '5'], { input: text })
     if (result.exitCode === 0) removed.push(`${program} chains ${chainPrefix}*`)
   }
   if (kind !== 'nft') return
-  if (journal?.backend === 'iptables') await restoreMangle(family, journal.mangle[family])
+  if (journal?.backend === 'iptables') await restoreBase(family, table, journal[table][family])
   // Without a journal nobody knows what stood there before; where our chains were, what is empty and lets everything pass came with them or is missed by nobody.
-  else if (journal === undefined && text !== '') await restoreMangle(family, null)
+  else if (journal === undefined && text !== '') await restoreBase(family, table, null)
 }
 
 export function legacyTables(family: 'ipv4' | 'ipv6'): string[] {
@@ -59,32 +66,32 @@ export function legacyTables(family: 'ipv4' | 'ipv6'): string[] {
   return existsSync(path) ? readFileSync(path, 'utf8').split('\n') : []
 }
 
-/** Base chains of a family's `mangle` table as iptables-nft makes it (policy accept); null: there is no such table. */
-export type Mangle = string[] | null
+/** Base chains of a table as iptables-nft makes it (policy accept); null: there is no such table. */
+export type BaseChains = string[] | null
 
-/** What is there of the family's `mangle`. Asked before ours is put in. */
-export async function readMangle(family: 'ipv4' | 'ipv6'): Promise<Mangle> {
+/** What is there of a family's table. Asked before ours is put in. */
+export async function readBase(family: 'ipv4' | 'ipv6', table: IptablesTable): Promise<BaseChains> {
   const nft = findTool('nft')
   if (nft === undefined) return null
-  const listed = await askTool(nft, ['-j', 'list', 'table', nftFamilyOf(family), iptablesTable])
+  const listed = await askTool(nft, ['-j', 'list', 'table', nftFamilyOf(family), table])
   if (listed.exitCode !== 0) return null
   const parsed = JSON.parse(listed.stdout) as { nftables?: readonly { chain?: { name: string; hook?: string; policy?: string } }[] }
   return (parsed.nftables ?? []).flatMap(({ chain }) => (chain?.hook === undefined || chain.policy !== 'accept' ? [] : [chain.name]))
 }
 
 /** iptables-nft makes table and base chains when it first writes to them and leaves them behind: what came with us and holds nothing goes with us. */
-export async function restoreMangle(family: 'ipv4' | 'ipv6', before: Mangle): Promise<void> {
+export async function restoreBase(family: 'ipv4' | 'ipv6', table: IptablesTable, before: BaseChains): Promise<void> {
   const nft = findTool('nft')
-  const now = await readMangle(family)
+  const now = await readBase(family, table)
   if (nft === undefined || now === null) return
   const name = nftFamilyOf(family)
   for (const chain of now.filter((each) => before?.includes(each) !== true)) {
     // A chain somebody put a rule into meanwhile cannot be deleted, and need not be.
-    await runTool(nft, ['delete', 'chain', name, iptablesTable, chain])
+    await runTool(nft, ['delete', 'chain', name, table, chain])
   }
   if (before !== null) return
-  const left = await askTool(nft, ['-j', 'list', 'table', name, iptablesTable])
-  if (left.exitCode === 0 && !/"(?:chain|set|map|rule)":/.test(left.stdout)) await runTool(nft, ['delete', 'table', name, iptablesTable])
+  const left = await askTool(nft, ['-j', 'list', 'table', name, table])
+  if (left.exitCode === 0 && !/"(?:chain|set|map|rule)":/.test(left.stdout)) await runTool(nft, ['delete', 'table', name, table])
 }
 
 const nftFamilyOf = (family: 'ipv4' | 'ipv6'): 'ip' | 'ip6' => (family === 'ipv4' ? 'ip' : 'ip6')

@@ -20,6 +20,7 @@ const flag = { ipv4: '-4', ipv6: '-6' } as const
 
 /** Which of the ip rules and routes that a rule set asks for are gone, one line each; empty: all are there. */
 export async function inspectRoutes(routed: Routed): Promise<string[]> {
+  if (routed.routing.rules.length === 0) return []
   const lost = await Promise.all(
     routed.families.map(async (family) => {
       const [rules, route] = await Promise.all([missingRules(routed, family), hasRoute(routed, family)])
@@ -31,6 +32,7 @@ export async function inspectRoutes(routed: Routed): Promise<string[]> {
 
 /** Puts back what `inspectRoutes` misses. What comes after a missing rule is taken out and added again behind it, since rules of one preference are asked in the order added. */
 export async function repairRoutes(routed: Routed): Promise<void> {
+  if (routed.routing.rules.length === 0) return
   const ip = requireTool('ip')
   for (const family of routed.families) {
     const { routing } = routed

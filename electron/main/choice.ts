@@ -1,9 +1,9 @@
 import type { GateChoice, Preview } from '#core/contract/bridge.ts'
-import { describePlan } from '#core/plan/describePlan.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import type { InterceptionPlan, Scope } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import { describeOpening } from '#core/rules/describeOpening.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { digestRules } from '#probe/digestRules.ts'
@@ -26,7 +26,7 @@ export function previewChoice(choice: GateChoice, facts: MachineFacts): Preview 
   return {
     plan,
     backend,
-    description: describePlan(plan),
+    description: describeOpening(plan, facts),
     texts: previewRules(rules, plan.relayPort, backend),
     digest: digestRules(rules),
   }

@@ -1,7 +1,7 @@
 import { release } from 'node:os'
 
 import type { DoctorRow } from '#core/contract/bridge.ts'
-import { chooseBackend } from '#core/rules/chooseBackend.ts'
+import { chooseBackend, redirectReason } from '#core/rules/chooseBackend.ts'
 import type { ToolFacts } from '#core/rules/machineFacts.ts'
 import type { Check } from './doctorFacts.ts'
 
@@ -20,18 +20,24 @@ function toolRow(tool: ToolFacts, needed: boolean): DoctorRow {
   if (!tool.usable) return { ...row, verdict: needed ? 'fail' : 'ok', fact: `${tool.reason ?? 'cannot be used'}${needed ? '' : '; not needed'}`, ...(needed ? { mend: mendOf(tool) } : {}) }
   // "usable" with a reason: there, but nobody could try it.
   if (tool.reason !== undefined) return { ...row, verdict: 'warn', fact: `${name}: ${tool.reason}`, mend: 'sudo sluice doctor' }
+  if (tool.redirectsBecause !== undefined) {
+    return { ...row, verdict: needed ? 'warn' : 'ok', fact: `${name}: the kernel refuses transparent rules (${tool.redirectsBecause})${needed ? '' : '; not needed'}`, ...(needed ? { mend: mendOf(tool) } : {}) }
+  }
   return { ...row, verdict: 'ok', fact: `${name}: transparent rules were loaded in a namespace made for it` }
 }
 
 /** Which tools load transparent rules, by loading them; and whether the kernel removes nft's when their holder dies. */
 export const checkTools: Check = ({ facts }) => {
   const some = facts.tools.some((tool) => tool.usable)
-  const rows: DoctorRow[] = facts.tools.map((tool) => toolRow(tool, !some))
+  const redirects = some && redirectReason({ backend: 'auto' }, facts) !== undefined
+  const rows: DoctorRow[] = facts.tools.map((tool) => toolRow(tool, !some || redirects))
   const nft = facts.tools.find((tool) => tool.backend === 'nft')
   if (some) {
     const backend = chooseBackend({ backend: 'auto' }, facts)
     const kernel = `Linux ${release()}`
     rows.unshift({ id: 'backend', title: 'Rules', verdict: 'ok', fact: `${kernel}; ${titles[backend]} will load them` })
+    // Their mend stands at the tools, which say what is missing.
+    if (redirects) rows.push({ id: 'redirect', title: 'Transparent rules', verdict: 'warn', fact: 'none here, so TCP is redirected (NAT): UDP is left alone, servers see this computer\u2019s address instead of the devices\u2019, and closed ports look open for a moment' })
   } else rows.unshift({ id: 'backend', title: 'Rules', verdict: 'fail', fact: `Linux ${release()}; no tool here can load transparent rules`, mend: 'sudo apt install nftables' })
   if (nft?.usable === true && nft.reason === undefined) {
     rows.push(

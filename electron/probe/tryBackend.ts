@@ -35,6 +35,28 @@ const iptablesTrial = `*mangle
 COMMIT
 `
 
+/** Where those are refused: TCP can still be redirected, if the kernel translates addresses. */
+const nftRedirectTrial = (owner: boolean): string => [
+  `add table inet trial${owner ? ' { flags owner; }' : ''}`,
+  'add set inet trial lease { type inet_proto; flags timeout; }',
+  'add set inet trial ports { type inet_service; flags interval; elements = { 80, 8000-8100 }; }',
+  'add element inet trial lease { tcp timeout 4s }',
+  'add chain inet trial bare',
+  'add chain inet trial pre { type nat hook prerouting priority -110; policy accept; }',
+  'add chain inet trial out { type nat hook output priority -110; policy accept; }',
+  'add rule inet trial pre fib daddr type unicast jump bare',
+  'add rule inet trial bare tcp flags & (fin | syn | rst | ack) == syn tcp dport @ports meta l4proto @lease',
+  `add rule inet trial bare meta nfproto ipv4 meta l4proto tcp meta mark set meta mark | ${defaultMarks.forwarded} redirect to :1`,
+  'add rule inet trial out meta l4proto tcp redirect to :1',
+].join('\n')
+const iptablesRedirectTrial = `*nat
+:TRIAL - [0:0]
+-A TRIAL -m addrtype --dst-type UNICAST -m mark --mark 0x1/0x1 -j RETURN
+-A TRIAL -p tcp -j MARK --set-xmark 0x1/0x1
+-A TRIAL -p tcp -m tcp --syn -m multiport --dports 80,8000:8100 -j REDIRECT --to-ports 1
+COMMIT
+`
+
 /** Giving a packet's copy to a program is a module of its own (nft_log or xt_NFLOG, and nfnetlink_log), which a kernel may lack. */
 const nftLogTrial = 'add table inet trial\nadd chain inet trial bare\nadd rule inet trial bare tcp flags & (fin | syn | rst | ack) == syn ct status & dnat == 0 log group 7 snaplen 160 drop\n'
 const iptablesLogTrial = '*mangle\n:TRIAL - [0:0]\n-A TRIAL -p tcp -m tcp --syn -m conntrack ! --ctstate DNAT -j NFLOG --nflog-group 7 --nflog-size 160\nCOMMIT\n'
@@ -60,12 +82,15 @@ export async function tryBackend(backend: Backend, privileged: boolean): Promise
     const log = (await load(nftLogTrial)) === undefined
     if ((await load(nftTrial(true))) === undefined) return { ...found, usable: true, owner: true, log }
     const refusal = await load(nftTrial(false))
-    return refusal === undefined ? { ...found, usable: true, owner: false, log } : { ...found, usable: false, owner: false, reason: `the kernel or nft refuses transparent rules: ${refusal}` }
+    if (refusal === undefined) return { ...found, usable: true, owner: false, log }
+    for (const owner of [true, false]) if ((await load(nftRedirectTrial(owner))) === undefined) return { ...found, usable: true, owner, log, redirectsBecause: refusal }
+    return { ...found, usable: false, owner: false, reason: `the kernel or nft refuses transparent rules: ${refusal}` }
   }
   const refusal = await load(iptablesTrial)
   if (refusal === undefined) return { ...found, usable: true, log: (await load(iptablesLogTrial)) === undefined }
   // Old iptables needs a module that only root may load, so without root its refusal proves nothing.
   if (!privileged && backend === 'iptables-legacy') return { ...found, usable: true, reason: 'installed; it could not be tried without administrator rights' }
+  if ((await load(iptablesRedirectTrial)) === undefined) return { ...found, usable: true, redirectsBecause: refusal }
   return { ...found, usable: false, reason: `the kernel or iptables refuses transparent rules: ${refusal}` }
 }
 

@@ -172,6 +172,12 @@ ControlMessage parseStart(const Json& json) {
     start.hold->releasedMark = static_cast<std::uint32_t>(options.integer("releasedMark", 1, std::numeric_limits<std::uint32_t>::max()));
     if (!options.wrong().empty()) return MalformedMessage{"start.hold." + options.wrong()};
   }
+  if (const Json* redirect = json.member("redirect"); redirect != nullptr && !redirect->isNull()) {
+    Reader options(*redirect);
+    start.redirect = RedirectOptions{options.boolean("everywhere")};
+    // Both live by what the kernel lacks then.
+    if (!options.wrong().empty() || start.udp || start.hold) return MalformedMessage{"start.redirect"};
+  }
   if (!reader.wrong().empty()) return MalformedMessage{"start." + reader.wrong()};
   if (!capture.wrong().empty()) return MalformedMessage{"start.capture." + capture.wrong()};
   return start;

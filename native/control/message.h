@@ -25,6 +25,8 @@ struct HoldOptions {
   std::uint32_t releasedMark = 0;     // what leads a released SYN to the listener
 };
 
+struct RedirectOptions { bool everywhere = false; };  // devices are translated to this machine's other addresses
+
 struct StartMessage {
   uid_t uid = 0;
   gid_t gid = 0;
@@ -41,6 +43,7 @@ struct StartMessage {
   bool attribute = false;
   unsigned maxFlows = 0;              // 1..1,000,000
   std::optional<HoldOptions> hold;    // SYNs are held until their server has answered
+  std::optional<RedirectOptions> redirect;  // the kernel cannot hand connections over as they are; without UDP and holding then
   std::string version;                // printable ASCII, 1..64
   bool udp = false;                   // the rest may be absent
   UdpIdle udpIdle;                    // 1..86,400 each

@@ -22,36 +22,17 @@ struct Listeners {
   int error = 0;                                   // errno behind `failure`
 };
 
+// What listeners hear. kTransparent: on loopback, what is handed to them whatever its destination. The others only what is translated to them (redirected): on
+// loopback a program's own connections, everywhere those of devices, too, which are translated to the address of the interface they come in by.
+enum class Reach : std::uint8_t { kTransparent, kLoopback, kEverywhere };
+
 // Listens on 127.0.0.1 and, where wanted and there, ::1, both on the first of port, port+1 .. port+tries on which nobody else listens.
 // Loopback and not the wildcard: a transparent wildcard listener takes every flow through the machine to its port number. `udp`: the port is
 // to be free for UDP too (net/udp_socket.h listens there).
-Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads, bool udp = false);
+Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads, bool udp = false, Reach reach = Reach::kTransparent);
 
-struct UpstreamRequest {
-  const Endpoint& client;
-  const Endpoint& server;
-  bool local = false;        // the client is a program of this machine
-  bool ownServer = false;    // the server is an address of this machine
-  std::uint32_t mark = 0;
-  // Of the client's SYN, where it was seen; 0: not known. The server then sees what it would have seen.
-  std::uint8_t tos = 0, hops = 0;
-  std::uint16_t mss = 0;
-};
-
-struct Upstream {
-  int fd = -1;               // non-blocking, registered nowhere yet; -1 on failure
-  bool connected = false;    // the handshake ended already (loopback)
-  int error = 0;             // errno of a failure
-  Endpoint local;            // its own end
-};
-
-// Begins the connection to the original destination. A forwarded flow leaves with the client's address and a port of its own (the
-// client's port too would be one conntrack tuple for two connections); a local one with the address the program had.
-Upstream openUpstream(const UpstreamRequest& request);
-
-// Begins a connection to a proxy a person chose: from whatever address the route gives, so that its answers come back here.
-Upstream openProxy(const Endpoint& proxy, std::uint32_t mark);
-Upstream openProxy(const std::string& path);  // of a unix socket
+// Where a connection the rules brought here was going. Handed over as it was (TPROXY) that is the socket's own address; redirected, conntrack is asked. false: nobody knows.
+bool originalDestination(int fd, bool redirected, Endpoint& into);
 
 // What the kernel has not delivered of what was written, its end of stream included. linux/sockios.h, tcp(7).
 int undelivered(int fd);

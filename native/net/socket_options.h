@@ -19,6 +19,10 @@ inline bool setTransparent(int fd, int family) {
   return family == AF_INET ? setOption(fd, SOL_IP, IP_TRANSPARENT, 1) : setOption(fd, SOL_IPV6, kIpv6Transparent, 1);
 }
 
+// A process that dies must look like a reset and never like a clean end of data, so linger is armed as long as a socket of TCP lives. It is
+// not taken back: an orderly end closes a socket whose both directions the kernel has ended already, and such a close sends nothing.
+bool armAbrupt(int fd);
+
 Endpoint loopback(int family, std::uint16_t port);
 
 }  // namespace sluice

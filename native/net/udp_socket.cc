@@ -28,8 +28,7 @@ bool tellTos(int fd, int family) {
 }
 
 // Of a flow's sockets, both sides. Errors come with what ICMP said; large sends and receives are asked for where the kernel has them.
-bool prepare(int fd, int family, std::uint32_t mark) {
-  if (mark != 0 && !setOption(fd, SOL_SOCKET, SO_MARK, static_cast<int>(mark))) return false;
+bool prepare(int fd, int family) {
   if (!(family == AF_INET ? setOption(fd, SOL_IP, IP_RECVERR, 1) : setOption(fd, SOL_IPV6, IPV6_RECVERR, 1))) return false;
   if (!tellTos(fd, family)) return false;
   setOption(fd, SOL_UDP, kUdpGro, 1);
@@ -89,49 +88,24 @@ int bindUdpListeners(UdpListeners& listeners, std::uint16_t port, bool ipv6) {
   return 0;
 }
 
+Descriptor makeUdpFlowSocket(int family) {
+  Descriptor fd = datagramSocket(family);
+  if (fd && !prepare(fd.get(), family)) fd.reset();
+  return fd;
+}
+
 Descriptor openUdpClientSide(const Endpoint& client, const Endpoint& server, std::uint32_t mark, int& error) {
   const int family = server.family();
   Descriptor fd = datagramSocket(family);
   // SO_REUSEADDR: flows of many clients are bound to one server's address.
-  const bool good = fd && setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) && setTransparent(fd.get(), family) && prepare(fd.get(), family, mark) &&
+  const bool good = fd && setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) && setTransparent(fd.get(), family) && prepare(fd.get(), family) &&
+                    (mark == 0 || setOption(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(mark))) &&
                     ::bind(fd.get(), server.raw(), server.size()) == 0 && ::connect(fd.get(), client.raw(), client.size()) == 0;
   if (!good) {
     error = errno;
     fd.reset();
   }
   return fd;
-}
-
-Upstream openUdpUpstream(const UpstreamRequest& request) {
-  const int family = request.server.family();
-  const bool spoof = !request.local && !request.ownServer;
-  Endpoint source = request.client;
-  source.setPort(0);
-  Descriptor refused;  // keeps its port away from the next try
-  for (int attempt = 0;; ++attempt) {
-    Upstream result;
-    const auto fail = [&]() -> Upstream& {
-      result.error = errno;
-      return result;
-    };
-    Descriptor fd = datagramSocket(family);
-    if (!fd || !prepare(fd.get(), family, request.mark)) return fail();
-    if (spoof || request.local) {
-      if (spoof && !setTransparent(fd.get(), family)) return fail();
-      setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
-      if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) return fail();
-    }
-    if (::connect(fd.get(), request.server.raw(), request.server.size()) != 0) return fail();
-    socklen_t length = sizeof result.local.storage;
-    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) return fail();
-    if (spoof && attempt < 4 && result.local.port() == request.client.port()) {
-      refused = std::move(fd);
-      continue;
-    }
-    result.connected = true;
-    result.fd = fd.release();
-    return result;
-  }
 }
 
 Descriptor openRawSender(int family, std::uint32_t mark) {

@@ -8,7 +8,6 @@
 
 #include "net/descriptor.h"
 #include "net/endpoint.h"
-#include "net/socket.h"
 
 namespace sluice {
 
@@ -28,8 +27,8 @@ bool udpPortFree(std::uint16_t port, bool ipv6);
 // EADDRINUSE where a local program holds that port on the wildcard address without SO_REUSEADDR.
 Descriptor openUdpClientSide(const Endpoint& client, const Endpoint& server, std::uint32_t mark, int& error);
 
-// Towards the server, as openUpstream() (net/socket.h) for TCP.
-Upstream openUdpUpstream(const UpstreamRequest& request);
+// A socket for one side of a flow: its errors come with what ICMP said, its datagrams with their class of service. Empty, errno set, on failure.
+Descriptor makeUdpFlowSocket(int family);
 
 // Sends whole IP packets. linux/raw(7), IPPROTO_RAW.
 Descriptor openRawSender(int family, std::uint32_t mark);

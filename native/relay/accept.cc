@@ -44,13 +44,9 @@ bool Worker::acceptAll(int family) {
 
 void Worker::begin(int fd, const Endpoint& client) {
   Endpoint server;
-  socklen_t length = sizeof server.storage;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&server.storage), &length) != 0) {
-    ::close(fd);
-    return;
-  }
-  // Somebody who speaks to the relay itself was not intercepted and has no destination.
-  if (server.port() == shared_.options.port && AddressList{}.contains(server)) {
+  const bool redirected = shared_.options.redirected;
+  // Somebody who speaks to the relay itself was not intercepted and has no destination. Where it listens everywhere, that may be anybody.
+  if (!originalDestination(fd, redirected, server) || (server.port() == shared_.options.port && (redirected ? own_ : AddressList{}).contains(server))) {
     ::close(fd);
     return;
   }
@@ -154,7 +150,7 @@ std::uint8_t Worker::depthBehind(const Endpoint& client, const Endpoint& server)
 Upstream Worker::connectUpstream(Flow& flow, std::uint8_t depth) {
   const Endpoint& server = flow.record.server;
   connecting_.store(static_cast<std::uint64_t>(++connects_) << 32U | UpstreamSet::serverTag(server), std::memory_order_release);
-  const Upstream upstream = openUpstream({flow.record.client, server, flow.local, own_.contains(server), shared_.options.uplinkMark});
+  const Upstream upstream = openUpstream({flow.record.client, server, flow.local, own_.contains(server), !shared_.options.redirected, shared_.options.uplinkMark});
   flow.side[kServer].fd = upstream.fd;
   if (upstream.fd >= 0) {
     flow.upstream = UpstreamSet::key(upstream.local, server);

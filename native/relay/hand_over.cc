@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "control/json.h"
+#include "net/descriptor.h"
 
 namespace sluice {
 namespace {

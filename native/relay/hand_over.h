@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "capture/recorder.h"
-#include "net/socket.h"
+#include "net/upstream.h"
 
 namespace sluice {
 

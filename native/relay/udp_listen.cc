@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "net/udp_socket.h"
+#include "net/upstream.h"
 #include "relay/refusal.h"
 #include "relay/udp_relay.h"
 
@@ -197,7 +198,7 @@ void UdpRelay::brief(UdpFlow& flow, std::span<const UdpPiece> pieces, CloseReaso
 int UdpRelay::makeSockets(UdpFlow& flow, std::uint8_t depth) {
   const Endpoint& client = flow.record.client;
   const Endpoint& server = flow.record.server;
-  const UpstreamRequest request{client, server, flow.local, surroundings_.own.contains(server), shared_.options.uplinkMark};
+  const UpstreamRequest request{client, server, flow.local, surroundings_.own.contains(server), true, shared_.options.uplinkMark};
   Upstream upstream = openUdpUpstream(request);
   if (upstream.fd < 0 && exhausted(upstream.error) && shedOldest()) upstream = openUdpUpstream(request);
   if (upstream.fd < 0) return upstream.error;

@@ -15,6 +15,7 @@
 #include "capture/recorder.h"
 #include "net/descriptor.h"
 #include "net/socket.h"
+#include "net/upstream.h"
 #include "relay/flow.h"
 #include "relay/shared.h"
 #include "relay/udp_relay.h"

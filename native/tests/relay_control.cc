@@ -67,6 +67,15 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  CHECK(!read.redirect.has_value());
+  const std::string redirected = start.substr(0, start.size() - 1) + R"(,"redirect":{"everywhere":true}})";
+  const ControlMessage redirectedMessage = parseControlLine(redirected);
+  CHECK_EQ(redirectedMessage.index(), kStart);
+  CHECK(std::get<StartMessage>(redirectedMessage).redirect->everywhere);
+  for (const std::string& more : {std::string(R"("udp":true)"), std::string(R"("hold":{"group":1,"releasedMark":1})")}) {
+    is(redirected.substr(0, redirected.size() - 1) + "," + more + "}", kMalformed);
+  }
+  is(start.substr(0, start.size() - 1) + R"(,"redirect":true})", kMalformed);
   CHECK_EQ(*read.segmentBytes, 7U);
   CHECK(!read.ring);
   const std::map<std::string, std::string> spoilt = {{"\"uid\":1000", "\"uid\":4294967295"},     {"\"uid\":1000", "\"uid\":-1"},

@@ -71,6 +71,8 @@ export interface OpenResult {
   readonly relayPort: number
   readonly relayPid: number
   readonly ipv6: boolean
+  /** The kernel cannot do better than redirect (NAT); what that loses has come as warnings. */
+  readonly redirects: boolean
   /** Milliseconds from the request to the last rule applied. */
   readonly took: number
 }

@@ -4,12 +4,12 @@ import type { InterceptionPlan, PortRange } from './plan.ts'
 
 /** The plan in plain sentences, for a person who decides whether to open the gate. */
 export function describePlan(plan: InterceptionPlan): string[] {
-  const chosen = [...(plan.tcp.length === 0 ? [] : [named('TCP', plan.tcp)]), ...(plan.udp.length === 0 ? [] : [named('UDP', plan.udp)])]
+  const chosen = [...(plan.tcp.length === 0 ? [] : [namedPorts('TCP', plan.tcp)]), ...(plan.udp.length === 0 ? [] : [namedPorts('UDP', plan.udp)])]
   const sentences = [`${chosen.join(' and ')} will be intercepted.`]
   if (plan.refuse.length > 0) {
-    sentences.push(`What comes for ${named('UDP', plan.refuse)} is refused (“port unreachable”), so that programs that can, fall back to TCP.`)
+    sentences.push(`What comes for ${namedPorts('UDP', plan.refuse)} is refused (“port unreachable”), so that programs that can, fall back to TCP.`)
   }
-  for (const { ports, to } of plan.handOver) sentences.push(`What is meant for ${named('TCP', ports)} goes to ${describeTarget(to)} instead, which reaches the servers; what that sends on itself goes straight.`)
+  for (const { ports, to } of plan.handOver) sentences.push(`What is meant for ${namedPorts('TCP', ports)} goes to ${describeTarget(to)} instead, which reaches the servers; what that sends on itself goes straight.`)
   if (plan.scope.includes('local')) sentences.push(describeLocal(plan))
   else sentences.push('Programs on this computer are left alone.')
   if (plan.scope.includes('forwarded')) {
@@ -28,7 +28,8 @@ export function describePlan(plan: InterceptionPlan): string[] {
   return sentences
 }
 
-function named(transport: 'TCP' | 'UDP', ranges: readonly PortRange[]): string {
+/** "TCP ports 80, 443". */
+export function namedPorts(transport: 'TCP' | 'UDP', ranges: readonly PortRange[]): string {
   const one = ranges.length === 1 && ranges[0]?.from === ranges[0]?.to
   return `${transport} ${one ? 'port' : 'ports'} ${formatPorts(ranges).replaceAll(',', ', ')}`
 }

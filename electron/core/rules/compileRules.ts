@@ -2,23 +2,26 @@ import { Failure } from '../contract/failure.ts'
 import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
 import { routeProtocol, type InterceptionPlan, type Scope } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
+import { redirectReason } from './chooseBackend.ts'
+import { always, chosenOpenings, narrowForwarded, narrowLocal, skips } from './choosing.ts'
+import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { holdGroup, neverTaken, rulePreference } from './names.ts'
-import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
+import { transports, type Carried, type Chain, type Family, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
  * @param before while open: what the relay may carry from plans before this one.
- * @throws Failure `unknown-interface` or `unknown-cgroup`, naming what there is.
+ * @throws Failure `unknown-interface` or `unknown-cgroup`, naming what there is; `no-tproxy` where only UDP is asked for and the kernel can only redirect.
  */
-export function compileRules(plan: InterceptionPlan, facts: MachineFacts, before?: Carried): RuleSet {
-  checkNames(plan, facts)
+export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before?: Carried): RuleSet {
+  checkNames(wish, facts)
+  const redirects = redirectReason(wish, facts) !== undefined
+  const plan = redirects ? tcpAlone(wish) : wish
   const { marks } = plan
   const carried = carriedBy(plan, before)
-  const chains: Chain[] = [...prerouting(plan, carried, holdScopes(plan, facts))]
-  if (plan.scope.includes('local')) chains.push(...output(plan, carried))
-  else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
   return {
     version: 1,
+    ...(redirects ? { way: 'redirect' } : {}),
     families: facts.ipv6 ? ['ipv4', 'ipv6'] : ['ipv4'],
     scope: plan.scope,
     marks,
@@ -34,22 +37,31 @@ export function compileRules(plan: InterceptionPlan, facts: MachineFacts, before
       sources: networks(plan.sources),
       servers: networks(plan.servers),
     },
-    chains,
+    chains: redirects ? redirectChains(plan) : tproxyChains(plan, facts, carried),
     routing: {
       table: plan.table,
       protocol: routeProtocol,
       preference: rulePreference,
       // Equal preference is asked in the order added. The middle one: with src_valid_mark (wg-quick and Tailscale set it) the reverse look-up of a diverted
       // packet carries our mark and `iif lo`; in our table it would find only `local` and the packet would be taken for a martian.
-      rules: [
-        { mark: marks.local, lookup: plan.table },
-        { mark: marks.forwarded, incoming: 'lo', lookup: 'main' },
-        { mark: marks.forwarded, lookup: plan.table },
-      ],
+      rules: redirects
+        ? []
+        : [
+            { mark: marks.local, lookup: plan.table },
+            { mark: marks.forwarded, incoming: 'lo', lookup: 'main' },
+            { mark: marks.forwarded, lookup: plan.table },
+          ],
     },
     cgroupPrefix: facts.cgroupPrefix ?? '',
     ...(before === undefined ? {} : { carried }),
   }
+}
+
+function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carried): Chain[] {
+  const chains: Chain[] = [...prerouting(plan, carried, holdScopes(plan, facts))]
+  if (plan.scope.includes('local')) chains.push(...output(plan, carried))
+  else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
+  return chains
 }
 
 /**
@@ -99,10 +111,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   if (scope.includes('forwarded')) {
     pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
     pre.push({ when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } })
-    const narrowing = narrow('fwd_port', [
-      { name: 'fwd_dst', by: { is: 'to-chosen-network' }, chosen: plan.servers },
-      { name: 'fwd_src', by: { is: 'from-chosen-network' }, chosen: plan.sources },
-    ])
+    const narrowing = narrowForwarded(plan)
     chains.push(
       {
         name: 'take',
@@ -147,35 +156,9 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
 }
 
-/** What of two ends is left alone in any case. */
-function skips({ excludeSources }: InterceptionPlan): Step[] {
-  return [
-    { when: [{ is: 'to-skipped-network' }], then: { does: 'return' } },
-    ...(excludeSources.length === 0 ? [] : [{ when: [{ is: 'from-skipped-network' }], then: { does: 'return' } } satisfies Step]),
-  ]
-}
-
-/** Choices that narrow one another: each that was made is a gate of its own on the way to the ports. `first`: where that way begins. */
-function narrow(ports: ChainName, choices: readonly { readonly name: ChainName; readonly by: Match; readonly chosen: readonly unknown[] }[]): { readonly first: ChainName; readonly chains: Chain[] } {
-  const chains: Chain[] = []
-  let first = ports
-  for (const { name, by, chosen } of choices) {
-    if (chosen.length === 0) continue
-    chains.push({ name, steps: [{ when: [by], then: { does: 'jump', to: first } }] })
-    first = name
-  }
-  return { first, chains }
-}
-
 function output(plan: InterceptionPlan, carried: Carried): Chain[] {
-  const { marks, users, groups, cgroups, servers, sources, udp } = plan
-  const narrowing = narrow('out_port', [
-    { name: 'out_group', by: { is: 'in-chosen-cgroup' }, chosen: cgroups },
-    { name: 'out_gid', by: { is: 'by-chosen-group' }, chosen: groups },
-    { name: 'out_user', by: { is: 'by-chosen-user' }, chosen: users },
-    { name: 'out_dst', by: { is: 'to-chosen-network' }, chosen: servers },
-    { name: 'out_src', by: { is: 'from-chosen-network' }, chosen: sources },
-  ])
+  const { marks, udp } = plan
+  const narrowing = narrowLocal(plan)
   return [
     // The flow's mark comes first so that even a packet's own re-routing failing leaves the flow known.
     { name: 'out_take', steps: [always({ does: 'mark-flow', mark: marks.local }), always({ does: 'mark', mark: marks.local })] },
@@ -208,23 +191,6 @@ function relayedAlready({ marks, hold }: InterceptionPlan, { transports: carries
     { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },
     { when: [{ is: 'flow-marked', mark: marks.local }], then: { does: 'return' } },
   ]
-}
-
-/**
- * Of TCP only the first packet of a connection is ever taken: a rule for any packet would reset connections that were there before. UDP's nearest is what
- * conntrack has not seen answered; on the way here (`take`) that question has been put already, together with whether the flow is ours.
- */
-function chosenOpenings({ tcp, udp }: InterceptionPlan, to: ChainName): Step[] {
-  const then: Step['then'] = { does: 'jump', to }
-  const byUdp: readonly Match[] = [{ is: 'leased', transport: 'udp' }, { is: 'to-chosen-port', transport: 'udp' }, ...(to === 'out_take' ? [{ is: 'flow-new' } as const] : [])]
-  return [
-    ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp-opening' }, { is: 'leased', transport: 'tcp' }, { is: 'to-chosen-port', transport: 'tcp' }], then } satisfies Step]),
-    ...(udp.length === 0 ? [] : [{ when: byUdp, then }]),
-  ]
-}
-
-function always(then: Step['then']): Step {
-  return { when: [], then }
 }
 
 function networks(texts: readonly string[]): Networks {

@@ -10,6 +10,11 @@ export interface ToolFacts {
   readonly reason?: string
   /** nft only: tables may carry `flags owner` (kernel 5.12 and nft 0.9.9 or newer). */
   readonly owner?: boolean
+  /**
+   * The kernel cannot hand a packet to a listener as it is (no TPROXY, or no match for transparent sockets), and refuses in these words; but it translates addresses, so
+   * TCP can be redirected. Absent: it can.
+   */
+  readonly redirectsBecause?: string
   /** Its rules can give a packet's copy to a program (nf_log over netlink); absent where that could not be tried. */
   readonly log?: boolean
 }

@@ -11,8 +11,9 @@ export const nftFamily = 'inet'
 
 /** iptables has shared tables, so ours are the chains that begin with this (names there are at most 28 characters). */
 export const chainPrefix = 'SLUICE_'
-/** Only here may TPROXY be used, and only here does a changed mark re-route a local packet. */
-export const iptablesTable = 'mangle'
+/** In `mangle` alone may TPROXY be used, and only there does a changed mark re-route a local packet; in `nat` alone REDIRECT. */
+export const iptablesTables = ['mangle', 'nat'] as const
+export type IptablesTable = (typeof iptablesTables)[number]
 
 /**
  * Preference of our ip rules: 0, behind the kernel's own `local` rule. Rules added without a preference land before the first non-zero one, so a VPN that
@@ -22,6 +23,8 @@ export const rulePreference = 0
 
 /** nft prerouting: after DNAT (-100), so a published port shows its container, and after firewalld's reverse-path check (filter + 10), which kills marked packets. */
 export const preroutingPriority = 'filter + 50'
+/** Where rules redirect: before others' DNAT (-100; `dstnat` is no name for output), which decides for good where a flow goes, so that a cluster's service addresses are seen. */
+export const redirectPriority = '-110'
 /** `type route` chains do their work (re-routing by the new mark) at mangle. */
 export const outputPriority = 'mangle'
 

@@ -21,6 +21,7 @@ export function previewRules(ruleSet: RuleSet, relayPort: number, backend?: Back
       previews.push({ title: family === 'ipv4' ? 'iptables (IPv4)' : 'ip6tables (IPv6)', text: renderIptables(ruleSet, { relayPort, family, holds: true }).load })
     }
   }
-  previews.push({ title: 'Policy routing', text: renderRoutes(ruleSet).apply.map((argv) => `ip ${argv.join(' ')}\n`).join('') })
+  const routes = renderRoutes(ruleSet).apply
+  if (routes.length > 0) previews.push({ title: 'Policy routing', text: routes.map((argv) => `ip ${argv.join(' ')}\n`).join('') })
   return previews
 }

@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { chainPrefix, heldBytes, iptablesTable, relayAddress } from './names.ts'
+import { chainPrefix, heldBytes, relayAddress, type IptablesTable } from './names.ts'
 import { carriedOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
 
 export interface IptablesOptions {
@@ -30,10 +30,16 @@ export interface IptablesTexts {
 /** What -m multiport takes in one rule; a range counts as two. */
 const multiportLimit = 15
 
+/** Where the rules stand. */
+export function tableOf({ way }: Pick<RuleSet, 'way'>): IptablesTable {
+  return way === 'redirect' ? 'nat' : 'mangle'
+}
+
 const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
 
 export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): IptablesTexts {
   const { chains } = ruleSet
+  const restore = (lines: readonly string[]): string => restoreText(tableOf(ruleSet), lines)
   const rulesOf = (some: readonly Chain[]): string[] => some.flatMap((chain) => chainRules(ruleSet, chain, options))
   const declaring = (some: readonly Chain[]): string[] => some.map((chain) => declare(nameOf(chain.name)))
   const declared = declaring(chains)
@@ -75,16 +81,16 @@ export function renderIptablesChange(before: IptablesState, after: IptablesState
     ...nextJumps.filter((jump) => !oldJumps.includes(jump)).map((jump) => `-A ${jump}`),
     ...gone.map((name) => `-X ${name}`),
   ]
-  return lines.length === 0 ? '' : restore(lines)
+  return lines.length === 0 ? '' : restoreText(tableOf(after.ruleSet), lines)
 }
 
 /**
- * From what `iptables-save -t mangle` printed, the text that takes back everything of ours there: each jump as often as it occurs, by its exact text, then
+ * From what `iptables-save -t TABLE` printed, the text that takes back everything of ours there: each jump as often as it occurs, by its exact text, then
  * the chains. Empty when there is nothing of ours. Idempotent, and independent of the plan that made it.
  */
-export function sweepIptables(saved: string): string {
+export function sweepIptables(saved: string, tableName: IptablesTable): string {
   const lines = saved.split('\n').map((line) => line.trim())
-  const start = lines.indexOf(`*${iptablesTable}`)
+  const start = lines.indexOf(`*${tableName}`)
   const table = start < 0 ? [] : lines.slice(start + 1, lines.indexOf('COMMIT', start) < 0 ? undefined : lines.indexOf('COMMIT', start))
   const chains = table.flatMap((line) => /^:([A-Z0-9_]+) /.exec(line)?.[1] ?? []).filter((name) => name.startsWith(chainPrefix))
   const jumps = table.filter((line) => {
@@ -92,7 +98,7 @@ export function sweepIptables(saved: string): string {
     return target?.[1] !== undefined && !target[1].startsWith(chainPrefix) && target[2]?.startsWith(chainPrefix) === true
   })
   if (chains.length === 0) return ''
-  return restore([...chains.map((name) => `:${name} - [0:0]`), ...jumps.map((jump) => jump.replace(/^-A/, '-D')), ...chains.map((name) => `-X ${name}`)])
+  return restoreText(tableName, [...chains.map((name) => `:${name} - [0:0]`), ...jumps.map((jump) => jump.replace(/^-A/, '-D')), ...chains.map((name) => `-X ${name}`)])
 }
 
 function chainRules(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): string[] {
@@ -142,8 +148,9 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: Iptabl
 function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[] {
   if (act.does === 'hold') return [`-j NFLOG --nflog-group ${act.group} --nflog-size ${heldBytes}`, '-j DROP']
   if (act.does !== 'hand-to-relay') return [verdict(act)]
-  // TPROXY wants one transport a rule.
   const { family, relayPort } = options
+  if (ruleSet.way === 'redirect') return [...(act.mark === undefined ? [] : [`-p tcp -j MARK --set-xmark ${masked(act.mark)}`]), `-p tcp -j REDIRECT --to-ports ${relayPort}`]
+  // TPROXY wants one transport a rule.
   return carriedOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
 }
 
@@ -193,6 +200,6 @@ function masked(mark: number): string {
   return `${hex}/${hex}`
 }
 
-function restore(lines: readonly string[]): string {
-  return `*${iptablesTable}\n${lines.map((line) => `${line}\n`).join('')}COMMIT\n`
+function restoreText(table: IptablesTable, lines: readonly string[]): string {
+  return `*${table}\n${lines.map((line) => `${line}\n`).join('')}COMMIT\n`
 }

@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, relayAddress } from './names.ts'
+import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress } from './names.ts'
 import { carriedOf, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
@@ -93,7 +93,7 @@ function nftContents(ruleSet: RuleSet, options: NftContentOptions): { readonly s
     ],
     chains: chains.map((chain) => ({
       name: chain.name,
-      hook: chain.hook === undefined ? undefined : `${hook(chain)}; policy accept;`,
+      hook: chain.hook === undefined ? undefined : `${hook(ruleSet, chain)}; policy accept;`,
       rules: chainRules(ruleSet, chain, options),
     })),
   }
@@ -180,6 +180,7 @@ function verdicts(ruleSet: RuleSet, act: Act, relayPort: number): string[] {
       const transports = carriedOf(ruleSet)
       const protocol = transports.length === 1 ? transports.join('') : `{ ${transports.join(', ')} }`
       const mark = act.mark === undefined ? '' : ` meta mark set meta mark | ${hex(act.mark)}`
+      if (ruleSet.way === 'redirect') return families(ruleSet).map((family) => `meta nfproto ${family} meta l4proto ${protocol}${mark} redirect to :${relayPort}`)
       return families(ruleSet).map((family) =>
         family === 'ipv4'
           ? `meta nfproto ipv4 meta l4proto ${protocol} tproxy ip to ${relayAddress.ipv4}:${relayPort}${mark} accept`
@@ -192,7 +193,8 @@ function verdicts(ruleSet: RuleSet, act: Act, relayPort: number): string[] {
   }
 }
 
-function hook({ hook: place }: Chain): string {
+function hook({ way }: RuleSet, { hook: place }: Chain): string {
+  if (way === 'redirect') return `type nat hook ${place ?? ''} priority ${redirectPriority}`
   return place === 'output' ? `type route hook output priority ${outputPriority}` : `type filter hook prerouting priority ${preroutingPriority}`
 }
 

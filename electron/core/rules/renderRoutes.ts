@@ -14,6 +14,8 @@ export interface RouteCommands {
  */
 export function renderRoutes(ruleSet: Pick<RuleSet, 'families' | 'routing'>): RouteCommands {
   const { table, protocol, preference, rules } = ruleSet.routing
+  // What redirects needs no routing of its own.
+  if (rules.length === 0) return { apply: [], revert: [] }
   const route = (verb: string, family: Family): string[] => [flag(family), 'route', verb, 'local', 'default', 'dev', 'lo', 'table', String(table), 'protocol', String(protocol)]
   const rule = (verb: string, family: Family, { mark, incoming, lookup }: RoutingRule): string[] => [
     flag(family), 'rule', verb, 'pref', String(preference), ...(incoming === undefined ? [] : ['iif', incoming]),

@@ -54,7 +54,10 @@ export type Act =
   | { readonly does: 'accept' }
   | { readonly does: 'mark'; readonly mark: number }
   | { readonly does: 'mark-flow'; readonly mark: number }
-  /** To the relay's listener on loopback. Ends the walk if there is a listener; without one nft goes on to the next step and iptables drops. */
+  /**
+   * To the relay's listener on loopback. Ends the walk if there is a listener; without one nft goes on to the next step and iptables drops. In a rule set that
+   * redirects: by translating the destination to the relay's port on this machine; without a listener the kernel then refuses.
+   */
   | { readonly does: 'hand-to-relay'; readonly mark?: number }
   /** Dropped, and a copy given to the relay, which sends it again (both marks of `local` and `uplink` on it) when the server has answered. Left out where it cannot be done. */
   | { readonly does: 'hold'; readonly group: number }
@@ -96,6 +99,11 @@ export interface Carried {
  */
 export interface RuleSet {
   readonly version: 1
+  /**
+   * Absent: packets are handed over as they are (TPROXY). `redirect`: the kernel cannot, so the destination is translated (nat). Of each flow its first packet alone
+   * passes these chains; conntrack does the rest, also when the rules are gone.
+   */
+  readonly way?: 'redirect'
   readonly families: readonly Family[]
   readonly scope: readonly Scope[]
   readonly marks: { readonly forwarded: number; readonly local: number; readonly uplink: number }

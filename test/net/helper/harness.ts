@@ -11,6 +11,7 @@ import { makePlan } from '#core/plan/makePlan.ts'
 import type { PlanWish } from '#core/plan/makePlan.ts'
 import type { Backend, InterceptionPlan } from '#core/plan/plan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { connectHelper } from '#elevate/helperConnection.ts'
 import type { HelperConnection } from '#elevate/helperConnection.ts'
 import { digestRules } from '#probe/digestRules.ts'
@@ -73,10 +74,10 @@ export function startTestHelper(lab: Lab, programs: { readonly folder: string },
   }
 }
 
-export function planFor(wish: Partial<PlanWish> & { backend: Backend }): { plan: InterceptionPlan; digest: string } {
+export function planFor(wish: Partial<PlanWish> & { backend: Backend }, tools: MachineFacts['tools'] = []): { plan: InterceptionPlan; digest: string } {
   const plan = makePlan({ tcp: '8080,9000-9010', ...wish })
-  // What of a machine's facts the rules depend on; tools and mounts are no part of a digest.
-  return { plan, digest: digestRules(compileRules(plan, { tools: [], ipv6: true, lenientLo: true, interfaces: ['lo', 'cl0', 'sv0'] })) }
+  // What of a machine's facts the rules depend on; of tools only whether they redirect, mounts not at all.
+  return { plan, digest: digestRules(compileRules(plan, { tools, ipv6: true, lenientLo: true, interfaces: ['lo', 'cl0', 'sv0'] })) }
 }
 
 /** A session folder of the person's. */
@@ -87,14 +88,14 @@ export function makeSession(programs: { readonly folder: string }, name: string)
   return folder
 }
 
-export async function openGate(helper: TestHelper, programs: { readonly folder: string }, backend: Backend, wish: Partial<PlanWish> = {}) {
+export async function openGate(helper: TestHelper, programs: { readonly folder: string }, backend: Backend, wish: Partial<PlanWish> = {}, tools: MachineFacts['tools'] = []) {
   const folder = makeSession(programs, 'session')
   await helper.request('hello', { protocol: 1 })
-  const result = await helper.request('open', openArguments(folder, backend, wish))
+  const result = await helper.request('open', openArguments(folder, backend, wish, tools))
   return { ...result, folder }
 }
-export function openArguments(folder: string, backend: Backend, wish: Partial<PlanWish> = {}) {
-  return { ...planFor({ ...wish, backend }), capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, threads: 1 }
+export function openArguments(folder: string, backend: Backend, wish: Partial<PlanWish> = {}, tools: MachineFacts['tools'] = []) {
+  return { ...planFor({ ...wish, backend }, tools), capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, threads: 1 }
 }
 
 /** Everything the kernel holds of rules and routes in a place, as text; without counters and times, which go on by themselves. */
@@ -106,7 +107,7 @@ export async function snapshot(lab: Lab, place: Place = 'router'): Promise<strin
   const parts = []
   for (const argv of commands) parts.push(`# ${argv.join(' ')}\n${(await lab.exec(place, argv)).stdout}`)
   // Old iptables: asking makes its tables, so only where they are; an empty one stays registered in a namespace for good.
-  const legacy = await lab.exec(place, ['sh', '-c', 'for f in ip ip6; do if [ -s /proc/net/${f}_tables_names ]; then ${f}tables-legacy-save -t mangle; fi; done'])
+  const legacy = await lab.exec(place, ['sh', '-c', 'for f in ip ip6; do if [ -s /proc/net/${f}_tables_names ]; then ${f}tables-legacy-save; fi; done'])
   parts.push(legacy.stdout.split('\n').filter((line) => line.includes('SLUICE') || line.startsWith('-A')).join('\n'))
   return parts.join('\n')
 }

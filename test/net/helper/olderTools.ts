@@ -1,13 +1,15 @@
 import { chmodSync, copyFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
+import type { Backend } from '#core/plan/plan.ts'
+
 /**
  * Words that start a program on a machine whose nft or iptables refuses texts that match `refuses` (an extended regular expression), as an old kernel or one without the
  * module does: in a mount namespace of its own, a script stands in the tool's place and otherwise runs the real one.
  * @param folder where the real tool's copy and the script are put
  */
-export function olderTool(folder: string, tool: 'nft' | 'iptables', refuses: string): string[] {
-  const path = realpathSync(tool === 'nft' ? '/usr/sbin/nft' : '/usr/sbin/iptables-nft-restore')
+export function olderTool(folder: string, tool: Backend, refuses: string): string[] {
+  const path = realpathSync(`/usr/sbin/${{ nft: 'nft', iptables: 'iptables-nft-restore', 'iptables-legacy': 'iptables-legacy-restore' }[tool]}`)
   const [real, script] = [join(folder, `real-${tool}`), join(folder, `older-${tool}`)]
   copyFileSync(path, real)
   chmodSync(real, 0o755)
@@ -17,6 +19,7 @@ export function olderTool(folder: string, tool: 'nft' | 'iptables', refuses: str
     `#!/bin/bash
 name=\${0##*/}
 case " $name $* " in
+  *" --version "*) exec -a "$name" ${quote(real)} "$@" ;;
   *" -f - "*|*" --noflush "*|*"-restore"*)
     text=$(cat; echo .); text=\${text%.}
     if grep -qE -- ${quote(refuses)} <<<"$text"; then echo "Error: Operation not supported" >&2; exit 1; fi

@@ -1,7 +1,7 @@
 import type { Backend } from '#core/plan/plan.ts'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
-import { renderIptables, sweepIptables } from '#core/rules/renderIptables.ts'
+import { renderIptables, sweepIptables, tableOf } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp } from '#core/rules/ruleSet.ts'
@@ -26,14 +26,16 @@ export interface ApplyOptions {
   readonly cgroupPrefix?: string
   /** The relay sends held SYNs again. */
   readonly holds?: boolean
+  /** This machine's kernel can only redirect (nat). */
+  readonly redirects?: boolean
   /** Runs when everything is there but nothing is taken yet, as the helper waits for conntrack. */
   readonly beforeTaking?: () => Promise<void>
 }
 
 /** Compiles a wish and brings its rules into the laboratory's router by the real tools, in the helper's order: rules, routes, lease. */
-export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix, holds = false, beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
-  const plan = makePlan(wish)
-  const rules = compileRules(plan, { tools: [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
+export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix, holds = false, redirects = false, beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
+  const plan = makePlan({ ...wish, backend })
+  const rules = compileRules(plan, { tools: redirects ? [{ backend, usable: true, redirectsBecause: 'no tproxy' }] : [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
   const routes = renderRoutes(rules)
   const unroute = async (): Promise<void> => {
     for (const argv of routes.revert) await lab.exec('router', ['ip', ...argv], { reject: false })
@@ -65,6 +67,7 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
   }
 
   const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), family, texts: renderIptables(rules, { relayPort, holds, family }) }))
+  const table = tableOf(rules)
   const restore = (tool: string, text: string): Promise<unknown> => lab.exec('router', [tool, '--noflush'], { input: text })
   await route()
   for (const tool of tools) await restore(tool.restore, tool.texts.loadIdle)
@@ -78,7 +81,7 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     },
     async remove() {
       for (const tool of tools) {
-        const text = sweepIptables((await lab.exec('router', [tool.save, '-t', 'mangle'])).stdout)
+        const text = sweepIptables((await lab.exec('router', [tool.save, '-t', table])).stdout, table)
         if (text !== '') await restore(tool.restore, text)
       }
       await unroute()
@@ -105,6 +108,6 @@ export async function listRules(lab: Lab): Promise<string> {
 /** iptables makes its built-in chains when it first loads anything, and never takes them away. */
 export async function primeIptables(lab: Lab): Promise<void> {
   for (const backend of ['iptables', 'iptables-legacy'] as const) {
-    for (const family of ['ipv4', 'ipv6'] as const) await lab.exec('router', [iptablesTools(backend, family).restore, '--noflush'], { input: '*mangle\n:PRIME - [0:0]\n-A PREROUTING -j PRIME\n-A OUTPUT -j PRIME\n-D PREROUTING -j PRIME\n-D OUTPUT -j PRIME\n-X PRIME\nCOMMIT\n' })
+    for (const family of ['ipv4', 'ipv6'] as const) await lab.exec('router', [iptablesTools(backend, family).restore, '--noflush'], { input: ['mangle', 'nat', 'raw'].map((table) => `*${table}\n:PRIME - [0:0]\n-A PREROUTING -j PRIME\n-A OUTPUT -j PRIME\n-D PREROUTING -j PRIME\n-D OUTPUT -j PRIME\n-X PRIME\nCOMMIT\n`).join('') })
   }
 }

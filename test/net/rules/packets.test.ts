@@ -6,9 +6,10 @@ import { compileRules } from '#core/rules/compileRules.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { listCgroups } from '#probe/cgroups.ts'
 import { iptablesTools } from '#probe/tools.ts'
-import { labAddresses, makeLab, peerProgram, type Lab, type Place } from '#test/lab/makeLab.ts'
+import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import { applyRules, listRules, primeIptables, type AppliedRules } from './applyRules.ts'
+import { exchange, startTalk, type Exchange, type Talk } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 const armed = '8080'
@@ -55,24 +56,11 @@ async function describeRouter(): Promise<string> {
   return texts.join('\n')
 }
 
-/** One exchange, and whether the relay took it. */
-async function ask(place: Place, address: string, port: string, enter: readonly string[] = []): Promise<Record<string, unknown> & { relayed: boolean }> {
-  const total = await relay.total()
-  const answer = await lab.spawn(place, [...enter, process.execPath, peerProgram, 'ask', address, port, '--timeout', '2000']).event(() => true)
-  return { ...answer, relayed: (await relay.total()) > total }
-}
-
-/** A connection that stays; `say` sends a line and awaits its echo. */
-async function talk(place: Place, address: string, port: string): Promise<LabProcess & { say(word: string): Promise<void> }> {
-  const peer = lab.peer(place, 'talk', address, port)
-  running.add(peer)
-  await peer.event((event) => event['event'] === 'line')
-  return Object.assign(peer, {
-    async say(word: string) {
-      peer.write(`send ${word}`)
-      await peer.event((event) => event['event'] === 'line' && event['line'] === word)
-    },
-  })
+const ask = (place: Place, address: string, port: string, enter: readonly string[] = []): Promise<Exchange> => exchange(lab, relay, place, address, port, enter)
+const talk = async (place: Place, address: string, port: string): Promise<Talk> => {
+  const talking = await startTalk(lab, place, address, port)
+  running.add(talking)
+  return talking
 }
 
 describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {

@@ -24,7 +24,14 @@ export interface TestRelay {
 
 const person = 65534
 
-export async function startRelay(lab: Lab, { hold = false, udpIdle = 60 }: { readonly hold?: boolean; readonly udpIdle?: number } = {}): Promise<TestRelay> {
+export interface RelayChoice {
+  readonly hold?: boolean
+  readonly udpIdle?: number
+  /** Rules redirect to it; without UDP then. */
+  readonly redirect?: { readonly everywhere: boolean }
+}
+
+export async function startRelay(lab: Lab, { hold = false, udpIdle = 60, redirect }: RelayChoice = {}): Promise<TestRelay> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-rules-'))
   chownSync(folder, person, person)
   const [command, ...args] = [...lab.enter('router'), findPlaces().relay]
@@ -58,7 +65,7 @@ export async function startRelay(lab: Lab, { hold = false, udpIdle = 60 }: { rea
     {
       type: 'start', uid: person, gid: person, groups: [person], port: 50080, portTries: 20, ipv6: true, threads: 1, uplinkMark: defaultMarks.uplink,
       hold: hold ? { group: holdGroup, releasedMark: (defaultMarks.local | defaultMarks.uplink) >>> 0 } : null,
-      udp: true, udpIdle: { dns: udpIdle, quic: udpIdle, other: udpIdle }, refuse: [{ from: 5399, to: 5399 }],
+      udp: redirect === undefined, ...(redirect === undefined ? {} : { redirect }), udpIdle: { dns: udpIdle, quic: udpIdle, other: udpIdle }, refuse: [{ from: 5399, to: 5399 }],
       capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, attribute: false, maxFlows: 1024, version: '0.1.0',
     },
     (message) => message['type'] === 'ready' || message['type'] === 'failed',

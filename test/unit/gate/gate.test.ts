@@ -11,7 +11,7 @@ import { Gate } from '#gate/gate.ts'
 
 const plan = parsePlan(await import('#core/plan/makePlan.ts').then(({ makePlan }) => makePlan({ tcp: '80' })))
 const choice = { folder: '/tmp/x.sluice', payload: true, maxBytesPerFlow: null, maxBytes: null, threads: 1 }
-const opened = { backend: 'nft', relayPort: 50080, relayPid: 1, ipv6: true, took: 1 } as const
+const opened = { backend: 'nft', relayPort: 50080, relayPid: 1, ipv6: true, redirects: false, took: 1 } as const
 
 /** A helper whose answers are given by the test, request by request. */
 class ScriptedHelper implements HelperConnection {

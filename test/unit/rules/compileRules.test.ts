@@ -2,13 +2,17 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 
 import { Failure } from '#core/contract/failure.ts'
+import { describePlan } from '#core/plan/describePlan.ts'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { canonicalRules } from '#core/rules/canonicalRules.ts'
-import { chooseBackend } from '#core/rules/chooseBackend.ts'
+import { chooseBackend, redirectReason } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import { describeOpening } from '#core/rules/describeOpening.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
 import { digestRules } from '#probe/digestRules.ts'
+import { checkTools } from '#probe/doctorTools.ts'
+import { findPlaces } from '#probe/places.ts'
 
 const facts: MachineFacts = { tools: [], ipv6: true, interfaces: ['lo', 'eth0', 'wlan0'] }
 const compile = (wish: PlanWish, more: Partial<MachineFacts> = {}): RuleSet => compileRules(makePlan(wish), { ...facts, ...more })
@@ -124,6 +128,33 @@ describe('canonicalRules', () => {
   })
 })
 
+describe('where the kernel can only redirect', () => {
+  const poor: Pick<MachineFacts, 'tools'> = { tools: [{ backend: 'nft', path: '/usr/sbin/nft', usable: true, redirectsBecause: 'no tproxy' }] }
+  test('TCP is taken in nat chains without routing, UDP is not, and who wants UDP alone is told', () => {
+    const rules = compile({ tcp: '80', udp: '53', refuse: '443' }, poor)
+    expect(rules).toMatchObject({ way: 'redirect', sets: { tcp: [{ from: 80, to: 80 }], udp: [] }, routing: { rules: [] } })
+    expect(failureOf(() => compile({ tcp: '', udp: '53' }, poor)).code).toBe('no-tproxy')
+    expect(digestRules(rules)).not.toBe(digestRules(compile({ tcp: '80' })))
+  })
+  test('what is lost is said, and no more than that', () => {
+    expect(describeOpening(makePlan({ tcp: '80', udp: '53', refuse: '443' }), poor).slice(-5)).toEqual([
+      'This kernel cannot hand connections over as they are (no tproxy), so TCP is redirected (NAT), with losses.',
+      'UDP ports 53, 443 cannot be intercepted or refused: left alone.',
+      'Servers see this computer’s address instead of the devices’.',
+      'The relay listens on every address of this computer; whoever speaks to it directly is turned away.',
+      'A connection is accepted before its server has answered, so a closed port looks open for a moment.',
+    ])
+    expect(describeOpening(makePlan({ tcp: '80', hold: false, scope: ['local'] }), poor).at(-1)).toContain('so TCP is redirected')
+    expect(describeOpening(makePlan({ tcp: '80', udp: '53' }), poor)[0]).toBe('TCP port 80 will be intercepted.')
+    expect(describeOpening(makePlan({ tcp: '80' }), { tools: [] })).toEqual(describePlan(makePlan({ tcp: '80' })))
+  })
+  test('the doctor warns and says how to mend it', async () => {
+    const rows = await checkTools({ isRoot: true, facts: { ...facts, ...poor }, places: findPlaces(), ruleset: undefined, legacy: undefined })
+    expect(rows.filter(({ verdict }) => verdict === 'warn').map(({ id }) => id)).toEqual(['nft', 'redirect', 'owner'])
+    expect(rows.find(({ id }) => id === 'nft')?.mend).toContain('modprobe')
+  })
+})
+
 describe('chooseBackend', () => {
   const tools = (...usable: string[]): Pick<MachineFacts, 'tools'> => ({
     tools: (['iptables-legacy', 'nft', 'iptables'] as const).map((backend) => (usable.includes(backend) ? { backend, usable: true } : { backend, usable: false, reason: `${backend} sleeps` })),
@@ -138,6 +169,11 @@ describe('chooseBackend', () => {
     const failure = failureOf(() => chooseBackend({ backend: 'nft' }, tools('iptables')))
     expect([failure.code, failure.message]).toEqual(['backend-missing', 'nft was asked for and cannot be used here: nft sleeps'])
     expect(failureOf(() => chooseBackend({ backend: 'nft' }, { tools: [] })).message).toContain('nft was not found')
+  })
+  test('one that only redirects comes last, and is taken when it is named', () => {
+    const mixed: Pick<MachineFacts, 'tools'> = { tools: [{ backend: 'nft', usable: true, redirectsBecause: 'no tproxy' }, { backend: 'iptables-legacy', usable: true }] }
+    expect([chooseBackend({ backend: 'auto' }, mixed), redirectReason({ backend: 'auto' }, mixed)]).toEqual(['iptables-legacy', undefined])
+    expect([chooseBackend({ backend: 'nft' }, mixed), redirectReason({ backend: 'nft' }, mixed)]).toEqual(['nft', 'no tproxy'])
   })
   test('none: every reason', () => {
     const failure = failureOf(() => chooseBackend({ backend: 'auto' }, tools()))

@@ -3,13 +3,14 @@ import { describe, expect, test } from 'vitest'
 
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { renderIptables, renderIptablesChange, sweepIptables } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
 
-const compile = (wish: PlanWish): RuleSet => compileRules(makePlan(wish), { tools: [], ipv6: true, interfaces: ['lo', 'eth0'], cgroupPrefix: 'unified', lenientLo: true })
+const compile = (wish: PlanWish, tools: MachineFacts['tools'] = []): RuleSet => compileRules(makePlan(wish), { tools, ipv6: true, interfaces: ['lo', 'eth0'], cgroupPrefix: 'unified', lenientLo: true })
 
 const oldUdp: OldUdp = {
   connected: [
@@ -34,6 +35,18 @@ describe.each(Object.entries(goldens))('golden %s', (name, wish) => {
       const file = { nftables: 'nft', 'iptables (IPv4)': 'iptables', 'ip6tables (IPv6)': 'ip6tables', 'Policy routing': 'routes' }[title]
       await expect(text).toMatchFileSnapshot(`golden/${name}.${file}`)
     }
+  })
+})
+
+/** Kernels that can only redirect. */
+const poor: MachineFacts['tools'] = [{ backend: 'nft', usable: true, redirectsBecause: 'no tproxy' }]
+describe('golden redirected', () => {
+  const wish: PlanWish = { tcp: '80,443', udp: '53', interfaces: ['eth0'], users: [1000], exclude: ['10.0.0.0/8'] }
+  test('rules', async () => {
+    const previews = previewRules(compile(wish, poor), 50080)
+    // No policy routing.
+    expect(previews.map(({ title }) => title)).toEqual(['nftables', 'iptables (IPv4)', 'ip6tables (IPv6)'])
+    for (const [index, end] of ['nft', 'iptables', 'ip6tables'].entries()) await expect(previews[index]?.text).toMatchFileSnapshot(`golden/redirected.${end}`)
   })
 })
 
@@ -126,12 +139,12 @@ describe('iptables', () => {
 
   const saved = (lines: string): string => `# Generated\n*nat\n:SLUICE_NOT_THIS_TABLE - [0:0]\nCOMMIT\n*mangle\n:PREROUTING ACCEPT [1:2]\n${lines}COMMIT\n*filter\n:SLUICE_NOR_THIS - [0:0]\nCOMMIT\n`
   test('sweeping finds nothing where nothing is', () => {
-    expect(sweepIptables('')).toBe('')
-    expect(sweepIptables(saved('-A PREROUTING -j OTHER\n'))).toBe('')
-    expect(sweepIptables('*filter\nCOMMIT\n')).toBe('')
+    expect(sweepIptables('', 'mangle')).toBe('')
+    expect(sweepIptables(saved('-A PREROUTING -j OTHER\n'), 'mangle')).toBe('')
+    expect(sweepIptables('*filter\nCOMMIT\n', 'mangle')).toBe('')
   })
   test('sweeping takes each jump by its text, as often as it is there, and leaves others', () => {
-    const text = sweepIptables(saved(':SLUICE_PRE - [0:0]\n:SLUICE_TAKE - [0:0]\n:OTHER - [0:0]\n-A PREROUTING -j SLUICE_PRE\n-A PREROUTING -j OTHER\n-A PREROUTING -i eth0 -j SLUICE_PRE\n-A PREROUTING -j SLUICE_PRE\n-A SLUICE_PRE -j SLUICE_TAKE\n'))
+    const text = sweepIptables(saved(':SLUICE_PRE - [0:0]\n:SLUICE_TAKE - [0:0]\n:OTHER - [0:0]\n-A PREROUTING -j SLUICE_PRE\n-A PREROUTING -j OTHER\n-A PREROUTING -i eth0 -j SLUICE_PRE\n-A PREROUTING -j SLUICE_PRE\n-A SLUICE_PRE -j SLUICE_TAKE\n'), 'mangle')
     expect(text).toBe('*mangle\n:SLUICE_PRE - [0:0]\n:SLUICE_TAKE - [0:0]\n-D PREROUTING -j SLUICE_PRE\n-D PREROUTING -i eth0 -j SLUICE_PRE\n-D PREROUTING -j SLUICE_PRE\n-X SLUICE_PRE\n-X SLUICE_TAKE\nCOMMIT\n')
   })
 })

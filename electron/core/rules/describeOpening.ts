@@ -1,0 +1,26 @@
+import { describePlan, namedPorts } from '../plan/describePlan.ts'
+import type { InterceptionPlan } from '../plan/plan.ts'
+import { redirectReason } from './chooseBackend.ts'
+import { tcpAlone } from './compileRedirect.ts'
+import type { MachineFacts } from './machineFacts.ts'
+
+/** What opening the gate does on this machine, in plain sentences: the plan, and what of it the kernel leaves undone. */
+export function describeOpening(plan: InterceptionPlan, facts: Pick<MachineFacts, 'tools'>): string[] {
+  return redirectReason(plan, facts) === undefined ? describePlan(plan) : [...describePlan(tcpAlone(plan)), ...describeLosses(plan, facts)]
+}
+
+/** What is lost where the kernel can only redirect; empty: nothing is. */
+export function describeLosses(plan: InterceptionPlan, facts: Pick<MachineFacts, 'tools'>): string[] {
+  const reason = redirectReason(plan, facts)
+  if (reason === undefined) return []
+  const sentences = [`This kernel cannot hand connections over as they are (${reason}), so TCP is redirected (NAT), with losses.`]
+  if (plan.udp.length > 0) sentences.push(`${namedPorts('UDP', plan.udp)} cannot be intercepted${plan.refuse.length > 0 ? ' or refused' : ''}: left alone.`)
+  if (plan.scope.includes('forwarded')) {
+    sentences.push(
+      'Servers see this computer’s address instead of the devices’.',
+      'The relay listens on every address of this computer; whoever speaks to it directly is turned away.',
+    )
+  }
+  if (plan.hold) sentences.push('A connection is accepted before its server has answered, so a closed port looks open for a moment.')
+  return sentences
+}

@@ -1,0 +1,121 @@
+#include "net/upstream.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "net/descriptor.h"
+#include "net/socket_options.h"
+#include "net/udp_socket.h"
+
+namespace sluice {
+namespace {
+
+// A connection looks like its client's: each is a courtesy, so a kernel that refuses one is let be.
+void imitate(int fd, const UpstreamRequest& request, bool forwarded) {
+  const bool v4 = request.server.v4();
+  if (request.tos != 0) setOption(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TOS : IPV6_TCLASS, request.tos);
+  if (!forwarded) return;
+  // A router takes one hop away. What arrived with the last one is not ours to judge: the kernel's router part would have dropped it.
+  if (request.hops > 1) setOption(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, request.hops - 1);
+  if (request.mss >= 88 && request.mss <= 32767) setOption(fd, IPPROTO_TCP, TCP_MAXSEG, request.mss);  // what Linux accepts
+}
+
+// Makes a socket, binds it and connects it. `make` gives one of the transport, not yet marked; -1 with errno else.
+template <typename Make, typename Prepare>
+Upstream reach(const UpstreamRequest& request, Make make, Prepare prepare) {
+  const int family = request.server.family();
+  const bool spoof = request.spoof && !request.local && !request.ownServer;
+  Endpoint source = request.client;
+  source.setPort(0);
+  Descriptor refused;  // keeps its port away from the next try
+  for (int attempt = 0;; ++attempt) {
+    Upstream result;
+    const auto fail = [&]() -> Upstream& {
+      result.error = errno;
+      return result;
+    };
+    Descriptor fd = make(family);
+    if (!fd) return fail();
+    if (request.mark != 0 && !setOption(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(request.mark))) return fail();
+    if (spoof || request.local) {
+      // Without a port now, connect() chooses one that is free for this destination, not one that is free for all.
+      if (spoof && !setTransparent(fd.get(), family)) return fail();
+      setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
+      // A local program's address may have gone meanwhile; the route's own choice is right then.
+      if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) return fail();
+    }
+    prepare(fd.get());
+    if (::connect(fd.get(), request.server.raw(), request.server.size()) == 0) {
+      result.connected = true;
+    } else if (errno != EINPROGRESS) {
+      return fail();
+    }
+    socklen_t length = sizeof result.local.storage;
+    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) return fail();
+    if (spoof && attempt < 4 && result.local.port() == request.client.port()) {
+      refused = std::move(fd);
+      continue;
+    }
+    result.fd = fd.release();
+    return result;
+  }
+}
+
+Descriptor makeStream(int family) {
+  Descriptor fd{::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  if (fd && !armAbrupt(fd.get())) fd.reset();
+  return fd;
+}
+
+}  // namespace
+
+Upstream openUpstream(const UpstreamRequest& request) {
+  return reach(request, makeStream, [&](int fd) { imitate(fd, request, !request.local); });
+}
+
+Upstream openUdpUpstream(const UpstreamRequest& request) {
+  return reach(request, makeUdpFlowSocket, [](int) {});
+}
+
+Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {
+  Upstream result;
+  Descriptor fd{::socket(proxy.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  socklen_t length = sizeof result.local.storage;
+  if (!fd || !armAbrupt(fd.get()) || (mark != 0 && !setOption(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(mark)))) {
+    result.error = errno;
+  } else if (::connect(fd.get(), proxy.raw(), proxy.size()) != 0 && errno != EINPROGRESS) {
+    result.error = errno;
+  } else if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) {
+    result.error = errno;
+  } else {
+    result.fd = fd.release();
+  }
+  return result;
+}
+
+Upstream openProxy(const std::string& path) {
+  Upstream result;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  Descriptor fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  if (path.size() >= sizeof address.sun_path) {
+    result.error = ENAMETOOLONG;
+    return result;
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  // A full backlog says EAGAIN at once and never tells when it is not.
+  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    result.error = errno == EAGAIN ? ECONNREFUSED : errno;
+    return result;
+  }
+  result.connected = true;
+  result.fd = fd.release();
+  return result;
+}
+
+}  // namespace sluice

@@ -1,0 +1,97 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
+import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
+import type { Lab, Place } from '#test/lab/makeLab.ts'
+import { startTalk, type Talk } from '#test/net/rules/exchanges.ts'
+
+import { expectClean, expectDirect, makeProgramFolder, openGate, planFor, snapshot, startTestHelper } from './harness.ts'
+import type { TestHelper } from './harness.ts'
+import { olderTool } from './olderTools.ts'
+
+// The real helper on a machine whose tools refuse what hands packets over as they are: it finds that out by trying, says what is lost, and redirects.
+
+let programs: Awaited<ReturnType<typeof makeProgramFolder>>
+let lab: Lab
+let helper: TestHelper | undefined
+let before: string
+
+beforeAll(async () => {
+  programs = await makeProgramFolder()
+})
+afterAll(() => programs.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  before = await snapshot(lab)
+})
+afterEach(async () => {
+  helper?.kill()
+  await lab.remove()
+})
+
+/** Whether the relay stands between: the server sees another port than the client has. */
+async function isRelayed(talk: Talk): Promise<boolean> {
+  const [{ localPort }, { line }] = [await talk.event(({ event }) => event === 'open'), await talk.event(({ event }) => event === 'line')]
+  return !String(line).endsWith(` ${String(localPort)}`)
+}
+
+describe.each([
+  ['nft', 'tproxy '],
+  ['iptables', 'TPROXY'],
+  ['iptables-legacy', ' socket --transparent'],
+] as const)('%s that refuses "%s"', (backend, refuses) => {
+  test('redirects, says what is lost, changes while open, drains without cutting, and leaves nothing', async () => {
+    helper = startTestHelper(lab, programs, 'router', undefined, olderTool(programs.folder, backend, refuses))
+    const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]
+    const opened = await openGate(helper, programs, backend, { tcp: '8080', udp: '53' }, tools)
+    expect(opened).toMatchObject({ backend, redirects: true })
+    const facts = await helper.request('facts', {})
+    expect(facts.tools.find((tool) => tool.backend === backend)).toMatchObject({ usable: true, redirectsBecause: expect.stringContaining('Operation not supported') as string })
+    const warnings = helper.events.flatMap((event) => (event.event === 'warning' && event.code === 'redirect' ? [event.message] : []))
+    expect(warnings).toEqual([
+      expect.stringMatching(/^This kernel cannot hand connections over as they are \(.*Operation not supported\), so TCP is redirected/),
+      'UDP port 53 cannot be intercepted: left alone.',
+      'Servers see this computer’s address instead of the devices’.',
+      'The relay listens on every address of this computer; whoever speaks to it directly is turned away.',
+      'A connection is accepted before its server has answered, so a closed port looks open for a moment.',
+    ])
+    const all: Talk[] = []
+    const everywhere = async (): Promise<Talk[]> => {
+      const talks: Talk[] = []
+      for (const place of ['client', 'router'] satisfies Place[]) for (const family of ['ipv4', 'ipv6'] as const) talks.push(await startTalk(lab, place, labAddresses[family].server, '8080'))
+      all.push(...talks)
+      return talks
+    }
+    const relayed = await everywhere()
+    for (const talk of relayed) expect(await isRelayed(talk)).toBe(true)
+
+    await helper.request('change', planFor({ backend, tcp: '9000', udp: '53' }, tools))
+    for (const talk of await everywhere()) expect(await isRelayed(talk)).toBe(false)
+    await helper.request('change', planFor({ backend, tcp: '8080', scope: ['local'] }, tools))
+    for (const talk of relayed) await talk.say('after two changes')
+
+    await helper.request('drain', {})
+    for (const talk of await everywhere()) expect(await isRelayed(talk)).toBe(false)
+    for (const talk of all) {
+      await talk.say('while draining')
+      expect(helper.events.some(({ event }) => event === 'closed')).toBe(false)
+    }
+    for (const talk of all) {
+      talk.write('end')
+      await talk.event((event) => event['event'] === 'close')
+    }
+    expect((await helper.event('closed')).failure).toBeUndefined()
+    await helper.end()
+    await expectClean(lab, before)
+    await expectDirect(lab)
+  })
+})
+
+test('a helper that is killed leaves nothing redirected', async () => {
+  helper = startTestHelper(lab, programs, 'router', undefined, olderTool(programs.folder, 'iptables', 'TPROXY'))
+  await openGate(helper, programs, 'iptables', { tcp: '8080' }, [{ backend: 'iptables', usable: true, redirectsBecause: 'no TPROXY' }])
+  helper.kill()
+  await expectClean(lab, before)
+  await expectDirect(lab)
+})
