@@ -1,9 +1,9 @@
-import { execa } from 'execa'
-
 import { Failure } from '#core/contract/failure.ts'
 import { nearest } from '#core/filter/nearest.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
+import { parseMarks, parseTable } from '#core/plan/parseMarks.ts'
 import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
+import { findGroup, findUser } from '#probe/accounts.ts'
 import { findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
@@ -66,45 +66,12 @@ function idleOf(text: string): Partial<UdpIdle> {
   return chosen
 }
 
-/** `FORWARDED,LOCAL,UPLINK`, one bit each. */
-function marksOf(text: string): InterceptionPlan['marks'] {
-  const words = text.split(',').map((word) => word.trim())
-  const isBit = (value: number): boolean => Number.isInteger(value) && value >= 1 && value <= 0x8000_0000 && (value & (value - 1)) === 0
-  const [forwarded = 0, local = 0, uplink = 0] = words.map((word) => (/^(?:0x[0-9a-f]{1,8}|\d{1,10})$/i.test(word) ? Number(word) : 0))
-  if (words.length !== 3 || ![forwarded, local, uplink].every(isBit) || new Set([forwarded, local, uplink]).size !== 3) {
-    throw new Failure('usage', `--marks takes three different single bits, forwarded, local and uplink, such as 0x2000000,0x10000000,0x80000000, not "${text}"`)
-  }
-  return { forwarded, local, uplink }
-}
-function tableOf(text: string): number {
-  if (!/^\d{3,10}$/.test(text) || Number(text) < 256 || Number(text) > 0x7fff_ffff) throw new Failure('usage', `--table takes the number of a routing table, 256 to 2147483647, not "${text}"`)
-  return Number(text)
-}
-
-/** A name or a number as user id. */
-async function userId(user: string): Promise<number> {
-  if (/^\d{1,10}$/.test(user)) return Number(user)
-  // Not /etc/passwd alone: names may come from a directory service.
-  const { stdout, failed } = await execa('/usr/bin/id', ['-u', '--', user], { reject: false, timeout: 10_000 })
-  if (failed || !/^\d+$/.test(stdout.trim())) throw new Failure('bad-user', `there is no user "${user}"`)
-  return Number(stdout.trim())
-}
-
-/** Likewise of a group. */
-async function groupId(group: string): Promise<number> {
-  if (/^\d{1,10}$/.test(group)) return Number(group)
-  const { stdout, failed } = await execa('/usr/bin/getent', ['group', group], { reject: false, timeout: 10_000 })
-  const id = stdout.split(':')[2]
-  if (failed || id === undefined || !/^\d+$/.test(id)) throw new Failure('bad-user', `there is no group "${group}"`)
-  return Number(id)
-}
-
 /** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
 export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
   if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined && options.send === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
   const [users, groups, units, containers] = await Promise.all([
-    Promise.all(listed(options.user).map(userId)),
-    Promise.all(listed(options.group).map(groupId)),
+    Promise.all(listed(options.user).map(findUser)),
+    Promise.all(listed(options.group).map(findGroup)),
     Promise.all(listed(options.unit).map(findUnitCgroups)),
     Promise.all(listed(options.container).map(findContainerCgroups)),
   ])
@@ -131,7 +98,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     exclude: listed(options.exclude),
     backend,
     ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),
-    ...(options.marks === undefined ? {} : { marks: marksOf(options.marks) }),
-    ...(options.table === undefined ? {} : { table: tableOf(options.table) }),
+    ...(options.marks === undefined ? {} : { marks: parseMarks(options.marks) }),
+    ...(options.table === undefined ? {} : { table: parseTable(options.table) }),
   })
 }

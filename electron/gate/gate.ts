@@ -8,15 +8,19 @@ import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { comparePlans, isSamePlan } from '#core/plan/planDifference.ts'
 import type { PlanDifference } from '#core/plan/planDifference.ts'
 import { overdue, timedWithin, timePorts } from '#core/plan/timedPorts.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import type { HelperConnection } from '#elevate/helperConnection.ts'
 
 import { ActionRecord } from './actionRecord.ts'
 import { GateEndings } from './gateEndings.ts'
 
 export interface GateOptions {
-  readonly startHelper: (options: { readonly signal: AbortSignal }) => Promise<HelperConnection>
-  /** The digest of the rules for a plan on this machine, as shown to the person; the helper compares. */
-  readonly digest: (plan: InterceptionPlan) => Promise<string>
+  readonly startHelper: (options: { readonly signal: AbortSignal; readonly netns?: string }) => Promise<HelperConnection>
+  /**
+   * The digest of the rules for a plan on this machine, as shown to the person; the helper compares. `facts`: as the helper sees another network
+   * namespace, where nobody else can look.
+   */
+  readonly digest: (plan: InterceptionPlan, facts?: MachineFacts) => Promise<string>
   /** Wall clock, milliseconds. */
   readonly now?: () => number
 }
@@ -31,6 +35,8 @@ export interface OpenChoice {
   readonly ring?: boolean
   readonly segmentBytes?: number
   readonly threads: number
+  /** Another network namespace to work in: its name, or a process in it. */
+  readonly netns?: string
 }
 
 const warningLimit = 20
@@ -56,6 +62,8 @@ export class Gate {
   readonly #endings: GateEndings
   /** Changes one after the other: each starts from the plan the one before has left. */
   #turns: Promise<unknown> = Promise.resolve()
+  /** Of the other network namespace the helper works in, as they were when the gate was opened. */
+  #factsThere: MachineFacts | undefined
 
   constructor(options: GateOptions) {
     this.#options = options
@@ -85,13 +93,18 @@ export class Gate {
     this.#set({ phase: 'opening', step: 'asking for permission', plan, ...nothing })
     let helper: HelperConnection | undefined
     try {
-      const digest = await this.#options.digest(plan)
+      const { threads, netns, ...capture } = choice
+      this.#factsThere = undefined
+      // Before anybody is asked for a password, where that can be.
+      let digest = netns === undefined ? await this.#options.digest(plan) : undefined
       throwIfGivenUp(opening.signal)
-      helper = await this.#options.startHelper({ signal: opening.signal })
+      helper = await this.#options.startHelper({ signal: opening.signal, ...(netns === undefined ? {} : { netns }) })
       throwIfGivenUp(opening.signal)
       this.#attach(helper)
       this.#actions = new ActionRecord(choice.folder)
-      const { threads, ...capture } = choice
+      if (netns !== undefined) this.#factsThere = await helper.request('facts', {})
+      digest ??= await this.#options.digest(plan, this.#factsThere)
+      throwIfGivenUp(opening.signal)
       // `close` while this is pending is sent after it on the same channel, so the helper gives up and this rejects.
       const result = await helper.request('open', { plan, digest, capture, threads })
       throwIfGivenUp(opening.signal)
@@ -138,7 +151,7 @@ export class Gate {
     if (this.#state.phase !== 'draining' || helper === undefined) throw new Failure('not-open', 'the gate is not draining')
     await helper.request('resume', {})
     if (this.#helper !== helper || this.state().phase !== 'draining') return
-    const { step: _step, ...rest } = this.#state
+    const { step: _step, draining: _draining, ...rest } = this.#state
     this.#set({ ...rest, phase: 'open' })
     // What would have gone meanwhile goes now.
     this.#endings.look()
@@ -151,7 +164,7 @@ export class Gate {
     if (phase === 'opening') return this.close()
     const closed = this.#closed
     if (phase === 'open') {
-      this.#set({ ...this.#state, phase: 'draining', step: 'letting the open flows run to their end' })
+      this.#set({ ...this.#state, phase: 'draining', step: 'letting the open flows run to their end', draining: { since: (this.#options.now ?? Date.now)(), of: this.#state.active } })
       // A refusal means that it is closing anyway; the event or the helper's end says how.
       await this.#helper?.request('drain', {}).catch(() => undefined)
     }
@@ -193,7 +206,7 @@ export class Gate {
   async #changeTo(plan: InterceptionPlan): Promise<void> {
     const helper = this.#helper
     if (this.#state.phase !== 'open' || helper === undefined) throw new Failure('not-open', 'the gate is not open')
-    await helper.request('change', { plan, digest: await this.#options.digest(plan) })
+    await helper.request('change', { plan, digest: await this.#options.digest(plan, await this.#refreshThere(helper)) })
     if (this.#helper === helper) this.#set({ ...this.#state, plan })
   }
 
@@ -232,6 +245,13 @@ export class Gate {
     this.#set({ ...this.#state, warnings: [...this.#state.warnings.filter((text) => text !== message), message].slice(-warningLimit) })
   }
 
+  /** What comes and goes there looked up anew; tools and kernel are as they were. */
+  async #refreshThere(helper: HelperConnection): Promise<MachineFacts | undefined> {
+    if (this.#factsThere === undefined) return undefined
+    const { interfaces, cgroups } = await helper.request('facts', {})
+    return { ...this.#factsThere, interfaces, ...(cgroups === undefined ? {} : { cgroups }) }
+  }
+
   #attach(helper: HelperConnection): void {
     this.#helper = helper
     helper.onEvent((event) => this.#helper === helper && this.#hear(event, helper))
@@ -249,7 +269,11 @@ export class Gate {
         if (state.phase !== 'open') this.#set({ ...state, step: event.text })
         return
       case 'flows':
-        return this.#set({ ...state, active: event.active, total: event.total, bytes: event.bytes })
+        return this.#set({
+          ...state, active: event.active, total: event.total, bytes: event.bytes,
+          // One whose SYN came just before is counted a moment later.
+          ...(state.draining === undefined ? {} : { draining: { ...state.draining, of: Math.max(state.draining.of, event.active) } }),
+        })
       case 'recording':
         return this.#set({ ...state, recording: event.state })
       case 'warning':
@@ -275,7 +299,7 @@ export class Gate {
     this.#helper = undefined
     this.#endings.clear()
     void this.#endActions()
-    const { active: _active, step: _step, openedAt: _openedAt, failure: _failure, ends: _ends, ...kept } = this.#state
+    const { active: _active, step: _step, openedAt: _openedAt, draining: _draining, failure: _failure, ends: _ends, ...kept } = this.#state
     this.#set({ ...kept, phase: 'closed', active: 0, ...(failure === undefined ? {} : { failure }) })
     this.#resolveClosed()
   }

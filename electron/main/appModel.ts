@@ -1,10 +1,14 @@
 import type { BridgeEvents, GateChoice, GateState, SessionState } from '#core/contract/bridge.ts'
 import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import type { InspectorResults } from '#core/contract/inspectorProtocol.ts'
-import { formatPorts } from '#core/plan/formatPorts.ts'
+import { formatPortWords } from '#core/plan/formatPortWords.ts'
+import { parsePlanEdit, type PlanEdit } from '#core/plan/editPlan.ts'
+import { parsePortWords } from '#core/plan/parsePortWords.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { commonPorts } from '#core/plan/portSets.ts'
 
 import { planChoice } from './choice.ts'
+import { choiceNow, withTimed } from './choiceNow.ts'
 import { discardSession, freeFolder, sessionName } from './sessionPlaces.ts'
 import { SessionView, type Inspector, type InspectorCall } from './sessionView.ts'
 import type { SettingsFile } from './settingsFile.ts'
@@ -15,12 +19,17 @@ export interface GateOptions {
   readonly maxBytesPerFlow: number | null
   readonly maxBytes: number | null
   readonly threads: number
+  readonly netns?: string
 }
 /** The part of gate/gate.ts the app uses. */
 export interface AppGate {
   state(): GateState
   onState(listener: (state: GateState) => void): unknown
   open(plan: InterceptionPlan, options: GateOptions): Promise<unknown>
+  change(plan: InterceptionPlan): Promise<unknown>
+  edit(edit: PlanEdit, options?: { readonly duration?: number | undefined }): Promise<unknown>
+  closeAfter(duration: number | null): void
+  resume(): Promise<unknown>
   drain(): Promise<unknown>
   close(): Promise<unknown>
 }
@@ -50,7 +59,11 @@ export class AppModel {
   #view: SessionView | undefined
   /** Folder the open gate records into. */
   #recording: string | undefined
+  /** What the gate's plan was made from. */
+  #choice: GateChoice | undefined
   #opening = false
+  /** One change after the other: each is made from what the one before it left. */
+  #changing: Promise<unknown> = Promise.resolve()
   readonly #closings = new Set<() => void>()
   /** Why opening failed before the gate was asked at all. */
   #failure: FailureReport | undefined
@@ -65,7 +78,8 @@ export class AppModel {
   }
 
   gate(): GateState {
-    const state = this.#gate.state()
+    const gate = this.#gate.state()
+    const state = gate.phase === 'closed' || this.#choice === undefined ? gate : { ...gate, choice: choiceNow(this.#choice, gate) }
     return this.#failure === undefined || state.failure !== undefined ? state : { ...state, failure: this.#failure }
   }
   session(): SessionState | null {
@@ -85,18 +99,20 @@ export class AppModel {
     this.#opening = true
     this.#failure = undefined
     try {
-      const plan = planChoice(choice)
+      const plan = await planChoice(choice)
       this.changeSettings({ choice })
       const { version, settings } = this.#options
       const folder = freeFolder(await this.#options.sessionsFolder(), sessionName(plan, this.#options.now?.() ?? new Date()))
       await this.#options.createSession(folder, { plan, payload: choice.payload, version })
       try {
-        await this.#gate.open(plan, { folder, payload: choice.payload, maxBytesPerFlow: null, maxBytes: null, threads: this.#options.threads })
+        this.#choice = choice
+        const netns = choice.netns.trim()
+        await this.#gate.open(plan, { folder, payload: choice.payload, maxBytesPerFlow: null, maxBytes: null, threads: this.#options.threads, ...(netns === '' ? {} : { netns }) })
       } catch (error) {
         discardSession(folder)
         throw error
       }
-      const ports = formatPorts(plan.tcp)
+      const ports = formatPortWords(plan)
       this.changeSettings({ recentPorts: [ports, ...settings.settings.recentPorts.filter((other) => other !== ports)].slice(0, mostRecents) })
       this.#recording = folder
       void this.#show(folder, true).catch(() => undefined)
@@ -108,6 +124,48 @@ export class AppModel {
       if (this.#gate.state().phase === 'closed') this.#ended()
       this.#tellGate()
     }
+  }
+
+  /** Other choices for the open gate; what is relayed goes on. Fails with `not-open`, `cannot-change`, and as `openGate` does. */
+  async changeGate(choice: GateChoice): Promise<void> {
+    const change = this.#changing.then(async () => {
+      if (this.#gate.state().phase !== 'open' || this.#choice === undefined) throw new Failure('not-open', 'the gate is not open')
+      const { plan: before, ends } = this.#gate.state()
+      if (choice.netns.trim() !== this.#choice.netns.trim()) throw new Failure('cannot-change', 'The network namespace cannot be changed while the gate is open')
+      if (choice.payload !== this.#choice.payload) throw new Failure('cannot-change', 'Whether payload is kept cannot be changed while the gate is open')
+      const plan = await planChoice(choice)
+      const former = this.#choice
+      this.#choice = choice
+      try {
+        // Ports with an end of their own are no part of the choice and keep it.
+        await this.#gate.change(withTimed(plan, ends?.ports ?? []))
+        const kept = before === undefined ? [] : (ends?.ports ?? []).map(({ transport, ports }) => ({ transport, ports: commonPorts(ports, plan[transport]) })).filter(({ ports }) => ports.length > 0)
+        // Chosen now, so without an end.
+        for (const { transport, ports } of kept) await this.#gate.edit(parsePlanEdit({ [transport]: { add: ports } }))
+      } catch (error) {
+        this.#choice = former
+        throw error
+      }
+    })
+    this.#changing = change.catch(() => undefined)
+    await change
+    this.#tellGate()
+  }
+
+  /** Ports for the open gate that go again by themselves after so many seconds. */
+  async addPorts(text: string, seconds: number): Promise<void> {
+    const { tcp, udp } = parsePortWords(text)
+    await this.#gate.edit(parsePlanEdit({ tcp: { add: tcp }, udp: { add: udp } }), { duration: seconds * 1000 })
+  }
+
+  /** The open gate drains by itself after so many seconds; null: no longer. */
+  closeAfter(seconds: number | null): void {
+    this.#gate.closeAfter(seconds === null ? null : seconds * 1000)
+  }
+
+  /** Back from draining. */
+  async resumeGate(): Promise<void> {
+    await this.#gate.resume()
   }
 
   /** Begins draining; the gate's state tells how it goes on. */
@@ -128,7 +186,7 @@ export class AppModel {
     await new Promise<void>((resolve) => this.#closings.add(resolve))
   }
 
-  /** What one key or one click on the tray does: closed opens with the last choice, open drains, opening is given up. */
+  /** What one key or one click on the tray does: closed opens with the last choice, open drains, opening is given up. Draining is left to two buttons of their own. */
   async toggleGate(): Promise<void> {
     const { phase } = this.#gate.state()
     if (phase === 'closed') await this.openGate(this.#options.settings.settings.choice)

@@ -1,33 +1,70 @@
-import type { GateChoice, Preview } from '#core/contract/bridge.ts'
-import { makePlan } from '#core/plan/makePlan.ts'
-import type { InterceptionPlan, Scope } from '#core/plan/plan.ts'
+import type { ChoiceField, ChoiceProblem, GateChoice, Preview } from '#core/contract/bridge.ts'
+import { Failure } from '#core/contract/failure.ts'
+import { describePlan } from '#core/plan/describePlan.ts'
+import { planOfChoice, programWord, wordsOf, type ChosenNames } from '#core/plan/gateChoice.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { describeOpening } from '#core/rules/describeOpening.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
+import { findGroup, findUser } from '#probe/accounts.ts'
 import { digestRules } from '#probe/digestRules.ts'
+import { findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 
-const words = (text: string): string[] => text.split(/[\s,]+/).filter((word) => word !== '')
+/** A name this machine does not know, and the field it stands in. */
+class UnknownName extends Error {
+  readonly problem: ChoiceProblem
+  readonly failure: Failure
+  constructor(field: ChoiceField, failure: Failure) {
+    super(failure.message)
+    this.problem = { field, message: failure.message }
+    this.failure = failure
+  }
+}
 
-/** What a person chose in the window, as a plan. Throws Failure as makePlan does. */
-export function planChoice(choice: GateChoice): InterceptionPlan {
-  const scope: Scope[] = []
-  if (choice.scope.local) scope.push('local')
-  if (choice.scope.forwarded) scope.push('forwarded')
-  return makePlan({ tcp: choice.tcp, scope, interfaces: words(choice.interfaces), exclude: words(choice.exclude), backend: choice.backend })
+/** What a person chose in the window, as a plan. Throws Failure as makePlan does, `bad-user` and `unknown-cgroup` for a name nobody has. */
+export async function planChoice(choice: GateChoice): Promise<InterceptionPlan> {
+  try {
+    return planOfChoice(choice, await findNames(choice))
+  } catch (error) {
+    throw error instanceof UnknownName ? error.failure : error
+  }
+}
+
+async function findNames(choice: GateChoice): Promise<ChosenNames> {
+  const each = async <Found>(field: ChoiceField, text: string, find: (word: string) => Promise<Found>): Promise<Found[]> => {
+    const found: Found[] = []
+    for (const word of wordsOf(text)) {
+      try {
+        found.push(await find(word))
+      } catch (error) {
+        throw error instanceof Failure ? new UnknownName(field, error) : error
+      }
+    }
+    return found
+  }
+  const cgroups = await each('programs', choice.programs, (word) => {
+    const { kind, name } = programWord(word)
+    return kind === 'cgroup' ? Promise.resolve([name]) : kind === 'unit' ? findUnitCgroups(name) : findContainerCgroups(name)
+  })
+  return { users: await each('users', choice.users, findUser), groups: await each('groups', choice.groups, findGroup), cgroups: cgroups.flat() }
 }
 
 /** What opening the gate with this choice would do on the machine of these facts; does nothing. */
-export function previewChoice(choice: GateChoice, facts: MachineFacts): Preview {
-  const plan = planChoice(choice)
+export async function previewChoice(choice: GateChoice, probe: () => Promise<MachineFacts>): Promise<Preview | { readonly problem: ChoiceProblem }> {
+  let names: ChosenNames
+  try {
+    names = await findNames(choice)
+  } catch (error) {
+    if (error instanceof UnknownName) return { problem: error.problem }
+    throw error
+  }
+  const plan = planOfChoice(choice, names)
+  const netns = choice.netns.trim()
+  if (netns !== '') return { plan, backend: plan.backend, description: [`All this happens in the network namespace ${netns}.`, ...describePlan(plan)], texts: [], digest: '' }
+  const facts = await probe()
   const backend = chooseBackend(plan, facts)
   const rules = compileRules(plan, facts)
-  return {
-    plan,
-    backend,
-    description: describeOpening(plan, facts),
-    texts: previewRules(rules, plan.relayPort, backend),
-    digest: digestRules(rules),
-  }
+  return { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
 }

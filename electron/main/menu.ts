@@ -5,6 +5,7 @@ import type { BridgeEvents, GateState, Settings } from '#core/contract/bridge.ts
 export interface MenuActions {
   toggle(): void
   closeGate(): void
+  resumeGate(): void
   openSession(): void
   showRecording(): void
   showFolder(): void
@@ -68,6 +69,7 @@ export function menuTemplate({ gate, theme, hasSession, hiddenRecording, develop
           enabled: gate.phase === 'open' || gate.phase === 'draining',
           click: () => act.closeGate(),
         },
+        { id: 'resume-gate', label: 'Take Flows Again', enabled: gate.phase === 'draining', click: () => act.resumeGate() },
         { type: 'separator' },
         go('Choose Ports…', 'ports', 'Ctrl+K'),
         go('What Will Be Done…', 'preview'),

@@ -17,6 +17,7 @@ import { listInterfaces } from '#probe/interfaces.ts'
 import { findPlaces } from '#probe/places.ts'
 import { listPorts } from '#probe/ports.ts'
 import { readActions } from '#probe/readActions.ts'
+import { listSuggestions } from '#probe/suggestions.ts'
 import { startInspector } from '#session/inspectorClient.ts'
 
 import { AppModel } from './appModel.ts'
@@ -60,7 +61,7 @@ export async function runApp(options: AppOptions): Promise<void> {
   const model: AppModel = new AppModel({
     gate: new Gate({
       startHelper,
-      digest: async (plan) => digestRules(compileRules(plan, await machineFacts())),
+      digest: async (plan, facts) => digestRules(compileRules(plan, facts ?? (await machineFacts()))),
     }),
     startInspector,
     createSession: createSessionFolder,
@@ -84,6 +85,7 @@ export async function runApp(options: AppOptions): Promise<void> {
   const setMenu = createMenu({
     toggle: () => void attempt(() => model.toggleGate()),
     closeGate: () => void attempt(() => model.closeGate()),
+    resumeGate: () => void attempt(() => model.resumeGate()),
     openSession: () => void attempt(openSession),
     showRecording: () => {
       const folder = model.hiddenRecording()
@@ -160,7 +162,8 @@ export async function runApp(options: AppOptions): Promise<void> {
   async function actOnTray(action: TrayAction): Promise<void> {
     if (action.do === 'toggle') await attempt(() => model.toggleGate())
     else if (action.do === 'close') await attempt(() => model.closeGate())
-    else if (action.do === 'ports') model.changeSettings({ choice: { ...settings.settings.choice, tcp: action.ports } })
+    else if (action.do === 'resume') await attempt(() => model.resumeGate())
+    else if (action.do === 'ports') model.changeSettings({ choice: { ...settings.settings.choice, ports: action.ports } })
     else if (action.do === 'show') showWindow()
     else if (action.do === 'export') navigate('export')
     else app.quit()
@@ -202,9 +205,26 @@ export async function runApp(options: AppOptions): Promise<void> {
       model.changeSettings(part)
       return settings.settings
     },
-    preview: async (choice) => previewChoice(choice, await machineFacts()),
+    preview: (choice) => previewChoice(choice, machineFacts),
+    suggestions: listSuggestions,
     openGate: async (choice) => {
       await model.openGate(choice)
+      return null
+    },
+    changeGate: async (choice) => {
+      await model.changeGate(choice)
+      return null
+    },
+    addPorts: async ({ ports, seconds }) => {
+      await model.addPorts(ports, seconds)
+      return null
+    },
+    closeAfter: (seconds) => {
+      model.closeAfter(seconds)
+      return null
+    },
+    resumeGate: async () => {
+      await model.resumeGate()
       return null
     },
     drainGate: () => {

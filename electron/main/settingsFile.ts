@@ -4,10 +4,11 @@ import * as v from 'valibot'
 
 import type { Settings } from '#core/contract/bridge.ts'
 import { settingsShape } from '#core/contract/bridgeArguments.ts'
+import { defaultChoice } from '#core/plan/gateChoice.ts'
 
 export const defaultSettings: Settings = {
   theme: 'system',
-  choice: { tcp: '80, 443', scope: { local: true, forwarded: true }, interfaces: '', exclude: '', backend: 'auto', payload: true },
+  choice: defaultChoice,
   recentPorts: [],
 }
 
@@ -22,7 +23,7 @@ const placeShape = v.object({
 /** Where the window was, in pixels of the screen. */
 export type WindowPlace = v.InferOutput<typeof placeShape>
 
-const fileShape = v.object({ format: v.literal(1), settings: settingsShape, window: v.optional(placeShape) })
+const fileShape = v.object({ format: v.literal(2), settings: settingsShape, window: v.optional(placeShape) })
 type File = v.InferOutput<typeof fileShape>
 
 const mostBytes = 1 << 20
@@ -75,7 +76,7 @@ export class SettingsFile {
 }
 
 function readFile(path: string): { file: File; setAside?: string } {
-  const fresh: File = v.parse(fileShape, { format: 1, settings: defaultSettings })
+  const fresh: File = v.parse(fileShape, { format: 2, settings: defaultSettings })
   let text: string
   try {
     const facts = statSync(path)
@@ -86,10 +87,23 @@ function readFile(path: string): { file: File; setAside?: string } {
     return { file: fresh, ...putAside(path) }
   }
   try {
-    return { file: v.parse(fileShape, JSON.parse(text)) }
+    return { file: v.parse(fileShape, fromFormat1(JSON.parse(text))) }
   } catch {
     return { file: fresh, ...putAside(path) }
   }
+}
+
+const format1Shape = v.object({
+  format: v.literal(1),
+  settings: v.object({ theme: v.unknown(), choice: v.looseObject({ tcp: v.string() }), recentPorts: v.unknown() }),
+  window: v.optional(placeShape),
+})
+/** 0.1 knew TCP alone and less to narrow it by; what it knew is taken over. Anything else passes as it is. */
+function fromFormat1(value: unknown): unknown {
+  const old = v.safeParse(format1Shape, value)
+  if (!old.success) return value
+  const { settings: { choice: { tcp, ...choice }, ...settings }, ...file } = old.output
+  return { ...file, format: 2, settings: { ...settings, choice: { ...defaultChoice, ...choice, ports: tcp } } }
 }
 
 function putAside(path: string): { setAside?: string } {

@@ -1,10 +1,10 @@
 import type { GateState, Settings } from '#core/contract/bridge.ts'
-import { formatPorts } from '#core/plan/formatPorts.ts'
+import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { spacedPorts } from '#core/plan/spacedPorts.ts'
 
 export type TrayIcon = 'closed' | 'open' | 'draining' | 'trouble'
 export type TrayAction =
-  | { readonly do: 'toggle' | 'close' | 'show' | 'export' | 'quit' }
+  | { readonly do: 'toggle' | 'close' | 'resume' | 'show' | 'export' | 'quit' }
   | { readonly do: 'ports'; readonly ports: string }
 export interface TrayItem {
   readonly label: string
@@ -22,6 +22,9 @@ export interface TrayFace {
 
 const separator: TrayItem = { label: '', type: 'separator' }
 const flowsText = (count: number): string => `${count} ${count === 1 ? 'flow' : 'flows'}`
+/** Ports that are refused or go to a proxy need not stand among the chosen ones. */
+const chosenText = ({ ports, refuse, send }: Settings['choice']): string => spacedPorts(ports) || send.map((way) => spacedPorts(way.ports)).join(', ') || (refuse === '' ? '' : `${spacedPorts(refuse)} refused`)
+const planText = (plan: NonNullable<GateState['plan']>): string => formatPortWords(plan)
 const short = (ports: string): string => (ports.length > 40 ? `${ports.slice(0, 39)}…` : ports)
 
 /**
@@ -29,8 +32,8 @@ const short = (ports: string): string => (ports.length > 40 ? `${ports.slice(0, 
  * most of them any click opens the menu.
  */
 export function trayFace(gate: GateState, settings: Settings, hasSession: boolean): TrayFace {
-  const chosen = spacedPorts(settings.choice.tcp)
-  const ports = short(gate.plan === undefined ? chosen : spacedPorts(formatPorts(gate.plan.tcp)))
+  const chosen = chosenText(settings.choice)
+  const ports = short(gate.plan === undefined ? chosen : planText(gate.plan))
   const [icon, tooltip, toggle] = faceOf(gate, ports, short(chosen))
   const cuttable = gate.phase === 'open' || gate.phase === 'draining'
   const recents = [...new Set([chosen, ...settings.recentPorts.map(spacedPorts)])].filter((entry) => entry !== '')
@@ -39,6 +42,7 @@ export function trayFace(gate: GateState, settings: Settings, hasSession: boolea
     tooltip,
     items: [
       toggle,
+      ...(gate.phase === 'draining' ? [{ label: 'Take flows again', action: { do: 'resume' } } satisfies TrayItem] : []),
       ...(cuttable ? [{ label: `Close at once (${flowsText(gate.active)})`, action: { do: 'close' } } satisfies TrayItem] : []),
       separator,
       {

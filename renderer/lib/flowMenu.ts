@@ -27,6 +27,7 @@ export function flowMenu(app: AppState, row: FlowRow): MenuEntry[] {
   }
   entries.push(
     { separator: true },
+    { label: 'Leave this server alone', hint: 'Ctrl+Shift+L', run: () => void app.leaveAlone(row.server.address) },
     { label: 'Mark', hint: 'Ctrl+M', checked: app.marks.has(row.id), run: () => app.marks.toggle(row.id) },
     { separator: true },
     { label: 'Copy summary', hint: 'Ctrl+C', run: () => void app.copy(summaryOf(row), 'a summary') },

@@ -15,6 +15,8 @@ export const shortcuts: readonly (readonly [keys: string, what: string])[] = [
   ['Shift+F10', 'Menu of the selected flow or of a column'],
   ['Shift+← →', 'On a column’s title: narrower, wider'],
   ['Ctrl+C', 'Copy a summary of the selected flow'],
+  ['Ctrl+Shift+L', 'Leave the selected flow’s server alone'],
+  ['Ctrl+Enter', 'Put changed choices in force while the gate is open'],
   ['Ctrl+M', 'Mark the selected flow'],
   ['Ctrl+Shift+N, Ctrl+Shift+B', 'Next, previous marked flow'],
   ['F1', 'These keys'],
@@ -40,6 +42,8 @@ function actionFor(app: AppState, { key, ctrlKey, metaKey, shiftKey, altKey }: K
       return () => app.view.focusPorts()
     case 'o':
       return () => void app.openSession()
+    case 'enter':
+      return app.ports.isPending(app.gate.state) ? () => void app.applyChoice() : undefined
     case '1':
       return () => app.view.go('flows')
     case '2':

@@ -1,6 +1,7 @@
 import type { Client } from '#ui/bridge/client.ts'
-import type { AppInfo, BridgeEvents, DoctorRow, SessionState, Settings } from '#core/contract/bridge.ts'
+import type { AppInfo, BridgeEvents, DoctorRow, GateState, SessionState, Settings } from '#core/contract/bridge.ts'
 import { toFailureReport, type FailureReport } from '#core/contract/failure.ts'
+import { defaultChoice, wordsOf } from '#core/plan/gateChoice.ts'
 import { filterLanguage, knownValues } from '#ui/lib/filterLanguage.ts'
 import { ActionsStore } from './actions.svelte.ts'
 import { Columns } from './columns.svelte.ts'
@@ -11,7 +12,7 @@ import { FlowList } from './flows.svelte.ts'
 import { GateStore } from './gate.svelte.ts'
 import { Marks } from './marks.svelte.ts'
 import { Notices } from './notices.svelte.ts'
-import { defaultChoice, PortsStore } from './ports.svelte.ts'
+import { PortsStore } from './ports.svelte.ts'
 import { ViewState } from './view.svelte.ts'
 
 /** The whole state of the window: the stores, and what one tells another. */
@@ -60,7 +61,7 @@ export class AppState {
     let told = false
     client.on('gate', (state) => {
       told = true
-      this.gate.take(state)
+      this.#takeGate(state)
     })
     client.on('session', (session) => void this.#takeSession(session))
     client.on('changed', (change) => this.#takeChange(change))
@@ -131,6 +132,49 @@ export class AppState {
     }
     await this.notices.attempt(() => this.gate.open(this.ports.choice))
   }
+  /** The open gate does what is chosen now, without cutting anything. */
+  async applyChoice(): Promise<void> {
+    if (this.ports.problem !== null) {
+      this.view.focusPorts()
+      return
+    }
+    await this.notices.attempt(async () => {
+      await this.gate.change(this.ports.choice)
+      this.notices.add({ kind: 'done', text: 'The gate does what you chose; nothing was cut' })
+    })
+  }
+  /** Back to what the open gate does. */
+  discardChoice(): void {
+    const { choice } = this.gate.state
+    if (choice !== undefined) this.ports.set(choice)
+  }
+  /** New flows to this server are not taken, from now on while the gate is open, else from the next opening on. Flows under way go on. */
+  async leaveAlone(address: string): Promise<void> {
+    await this.notices.attempt(async () => {
+      const live = await this.#exclude(address, true)
+      this.notices.add({
+        kind: 'done',
+        text: live ? `${address} is left alone from now on` : `${address} will be left alone`,
+        details: [live ? 'Its flows under way go on and are recorded to their end.' : 'It counts from the next opening on.'],
+        action: { label: 'Undo', run: () => void this.notices.attempt(() => this.#takeAgain(address)) },
+      })
+    })
+  }
+  async #takeAgain(address: string): Promise<void> {
+    await this.#exclude(address, false)
+    this.notices.drop((notice) => notice.action?.label === 'Undo' && notice.text.startsWith(`${address} `))
+    this.notices.add({ kind: 'done', text: `${address} is no longer left alone` })
+  }
+  /** True when the open gate does it already. */
+  async #exclude(address: string, on: boolean): Promise<boolean> {
+    const changed = (text: string): string => [...wordsOf(text).filter((word) => word !== address), ...(on ? [address] : [])].join(', ')
+    const { choice, phase } = this.gate.state
+    const live = phase === 'open' && choice !== undefined
+    // Only this: what else is being chosen waits for the person.
+    if (live) await this.gate.change({ ...choice, exclude: changed(choice.exclude) })
+    this.ports.set({ exclude: changed(this.ports.choice.exclude) })
+    return live
+  }
   openExport(): void {
     if (this.session === null) this.notices.add({ kind: 'info', text: 'There is no session to export yet', details: ['Open the gate, or open a session from disk.'] })
     else {
@@ -176,6 +220,13 @@ export class AppState {
     void this.notices.attempt(async () => this.#takeSettings(await this.client.call('setSettings', { choice: this.ports.choice })))
   }
 
+  /** What somebody else changes of the open gate (the command, a port whose time is up) is taken over, unless a person is choosing something else just now. */
+  #takeGate(state: GateState): void {
+    const before = this.gate.state
+    const inForce = before.choice !== undefined && !this.ports.isPending(before)
+    this.gate.take(state)
+    if (inForce && state.choice !== undefined && this.ports.isPending(state)) this.ports.set(state.choice)
+  }
   #saveSoon(): void {
     clearTimeout(this.#saving)
     this.#saving = setTimeout(() => this.flushSettings(), 500)

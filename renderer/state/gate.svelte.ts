@@ -2,7 +2,8 @@ import type { Client } from '#ui/bridge/client.ts'
 import type { GateChoice, GateState } from '#core/contract/bridge.ts'
 import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import { failureAdvice } from '#core/contract/failureAdvice.ts'
-import { formatPorts } from '#core/plan/formatPorts.ts'
+import { formatPortWords } from '#core/plan/formatPortWords.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { plural } from '#ui/lib/format.ts'
 
 /** What the control shows; each has a shape, a word and a colour of its own. */
@@ -36,7 +37,7 @@ export class GateStore {
   readonly advice = $derived(this.failure === null ? null : failureAdvice[this.failure.code])
   readonly face: GateFace = $derived(this.failure === null ? this.state.phase : 'trouble')
   readonly word = $derived(words[this.face])
-  readonly ports = $derived(this.state.plan === undefined ? '' : formatPorts(this.state.plan.tcp).replaceAll(',', ', '))
+  readonly ports = $derived(this.state.plan === undefined ? '' : formatPortWords(this.state.plan))
   readonly isOpen = $derived(this.state.phase !== 'closed')
 
   /** One line beside the word. */
@@ -51,7 +52,7 @@ export class GateStore {
       case 'closing':
         return step === undefined ? (phase === 'opening' ? 'Asking for permission' : 'Taking the rules back') : capital(step)
       case 'open':
-        return `TCP ${this.ports}`
+        return this.state.plan === undefined ? '' : portsText(this.state.plan)
       case 'draining':
         return active === 0 ? 'Last flow has ended' : `${plural(active, 'flow')} still running; new ones go direct`
     }
@@ -66,6 +67,19 @@ export class GateStore {
     this.refusal = null
     this.#onOpening()
     await this.#ask(() => this.#client.call('openGate', choice))
+  }
+  /** Other choices; nothing is cut. True when they are in force. */
+  async change(choice: GateChoice): Promise<boolean> {
+    this.asking = true
+    try {
+      await this.#client.call('changeGate', choice)
+      return true
+    } finally {
+      this.asking = false
+    }
+  }
+  async resume(): Promise<void> {
+    await this.#ask(() => this.#client.call('resumeGate', null))
   }
   async drain(): Promise<void> {
     await this.#ask(() => this.#client.call('drainGate', null))
@@ -96,6 +110,11 @@ export class GateStore {
       this.asking = false
     }
   }
+}
+
+/** "TCP 80, 443 · UDP 53". */
+function portsText({ tcp, udp }: Pick<InterceptionPlan, 'tcp' | 'udp'>): string {
+  return [tcp.length === 0 ? [] : `TCP ${formatPortWords({ tcp, udp: [] })}`, udp.length === 0 ? [] : `UDP ${formatPortWords({ tcp: udp, udp: [] })}`].flat().join(' · ')
 }
 
 function capital(text: string): string {

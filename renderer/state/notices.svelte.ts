@@ -51,6 +51,10 @@ export class Notices {
     this.items = this.items.filter((item) => item.id !== id)
   }
 
+  drop(which: (notice: Notice) => boolean): void {
+    this.items = this.items.filter((item) => !which(item))
+  }
+
   /** Runs something that may fail; a failure becomes a notice and `undefined`. */
   async attempt<Value>(run: () => Promise<Value>): Promise<Value | undefined> {
     try {

@@ -1,69 +1,49 @@
 import type { Client } from '#ui/bridge/client.ts'
-import type { GateChoice, GateState, PortActivity, Preview } from '#core/contract/bridge.ts'
-import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
+import type { ChoiceField, ChoiceProblem, GateChoice, GateState, PortActivity, Preview, Suggestions } from '#core/contract/bridge.ts'
+import { toFailureReport, type FailureReport } from '#core/contract/failure.ts'
+import { checkChange } from '#core/plan/checkChange.ts'
+import { formatPortWords } from '#core/plan/formatPortWords.ts'
+import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
-import { makePlan } from '#core/plan/makePlan.ts'
+import { checkChoice, choiceKey, defaultChoice, planOfChoice } from '#core/plan/gateChoice.ts'
 import { mergePorts } from '#core/plan/mergePorts.ts'
 import { parsePorts } from '#core/plan/parsePorts.ts'
-import type { InterceptionPlan, PortRange, Scope } from '#core/plan/plan.ts'
-
-export const defaultChoice: GateChoice = {
-  tcp: '80,443,8080',
-  scope: { local: true, forwarded: true },
-  interfaces: '',
-  exclude: '',
-  backend: 'auto',
-  payload: true,
-}
+import type { PortRange } from '#core/plan/plan.ts'
+import { withoutPorts } from '#core/plan/portSets.ts'
 
 export interface Preset {
   readonly name: string
   readonly ports: string
-  readonly why?: string
 }
 export const presets: readonly Preset[] = [
-  { name: 'Web', ports: '80,443,8080' },
-  { name: 'Databases', ports: '5432,3306,6379,27017' },
-  { name: 'Mail', ports: '25,110,143,465,587,993,995' },
+  { name: 'Web', ports: '80, 443, 8080' },
+  { name: 'DNS', ports: '53, 53/udp' },
+  { name: 'QUIC', ports: '443/udp' },
+  { name: 'Databases', ports: '5432, 3306, 6379, 27017' },
+  { name: 'Mail', ports: '25, 110, 143, 465, 587, 993, 995' },
   { name: 'SSH', ports: '22' },
-  { name: 'DNS', ports: '', why: 'DNS speaks UDP, which is chosen with the command: sluice capture --udp 53' },
 ]
+/** What browsers speak QUIC to; refused, they fall back to TCP. */
+const quicPort: PortRange = { from: 443, to: 443 }
 
-export type ChoiceField = 'tcp' | 'scope' | 'interfaces' | 'exclude' | 'backend'
-export interface ChoiceProblem {
-  readonly field: ChoiceField
-  readonly message: string
-}
-
-/** Words of a field as main reads it: separated by commas or white space. */
-export function wordsOf(text: string): string[] {
-  return text.split(/[\s,]+/).filter((word) => word !== '')
-}
-
-/** The plan a choice means. @throws Failure as `makePlan` does. */
-export function planOfChoice(choice: GateChoice): InterceptionPlan {
-  const scope: Scope[] = []
-  if (choice.scope.local) scope.push('local')
-  if (choice.scope.forwarded) scope.push('forwarded')
-  if (scope.length === 0) throw new Failure('nothing-to-intercept', 'Choose whose traffic: this computer’s programs, routed devices, or both')
-  if (choice.tcp.trim() === '') parsePorts('')
-  return makePlan({ tcp: choice.tcp, scope, interfaces: wordsOf(choice.interfaces), exclude: wordsOf(choice.exclude), backend: choice.backend })
-}
-
-function fieldOf({ code }: FailureReport): ChoiceField {
+/** Where a failure of the whole plan on this machine belongs. */
+function fieldOf({ code }: FailureReport): ChoiceField | null {
   switch (code) {
     case 'bad-interface':
     case 'unknown-interface':
       return 'interfaces'
-    case 'bad-cidr':
-      return 'exclude'
-    case 'nothing-to-intercept':
-      return 'scope'
+    case 'unknown-cgroup':
+    case 'bad-cgroup':
+      return 'programs'
     case 'no-backend':
     case 'backend-missing':
       return 'backend'
+    case 'marks-taken':
+      return 'marks'
+    case 'table-taken':
+      return 'table'
     default:
-      return 'tcp'
+      return null
   }
 }
 
@@ -75,71 +55,104 @@ export class PortsStore {
   preview = $state.raw<Preview | null>(null)
   previewProblem = $state.raw<FailureReport | null>(null)
   previewing = $state(false)
+  /** A name this machine does not know. */
+  unknown = $state.raw<ChoiceProblem | null>(null)
+  /** What this machine cannot do, as far as one may see who is not root: said, but no reason not to try. */
+  doubt = $state.raw<ChoiceProblem | null>(null)
+  suggestions = $state.raw<Suggestions | null>(null)
   readonly #client: Client
   readonly #onChoice: (choice: GateChoice) => void
   #previewTurn = 0
+
+  readonly #checked = $derived(checkChoice(this.choice))
 
   constructor(client: Client, onChoice: (choice: GateChoice) => void = () => undefined) {
     this.#client = client
     this.#onChoice = onChoice
   }
 
-  readonly #checked = $derived.by((): { plan: InterceptionPlan | null; problem: ChoiceProblem | null } => {
-    try {
-      return { plan: planOfChoice(this.choice), problem: null }
-    } catch (error) {
-      const report = toFailureReport(error)
-      return { plan: null, problem: { field: fieldOf(report), message: report.message } }
-    }
+  /** What can be said here, and what main found out about names. */
+  readonly problems: Readonly<Partial<Record<ChoiceField, string>>> = $derived({ ...(this.unknown === null ? {} : { [this.unknown.field]: this.unknown.message }), ...this.#checked })
+  readonly problem: ChoiceProblem | null = $derived.by(() => {
+    const [field, message] = Object.entries(this.problems)[0] ?? []
+    return field === undefined || message === undefined ? null : { field: field as ChoiceField, message }
   })
-  readonly plan = $derived(this.#checked.plan)
-  readonly problem = $derived(this.#checked.problem)
   /** Ranges of the port field alone, whatever the other fields say; null while it is wrong or empty. */
-  readonly ranges = $derived.by((): readonly PortRange[] | null => {
+  readonly chosen: PortWords | null = $derived.by(() => {
     try {
-      return parsePorts(this.choice.tcp)
+      return parsePortWords(this.choice.ports)
     } catch {
       return null
     }
   })
+  readonly refusesQuic = $derived.by(() => covers(rangesOr(this.choice.refuse), [quicPort]))
 
   problemOf(field: ChoiceField): string | null {
-    return this.problem?.field === field ? this.problem.message : null
+    return this.problems[field] ?? (this.doubt?.field === field ? this.doubt.message : null)
   }
 
   set(change: Partial<GateChoice>): void {
     this.choice = { ...this.choice, ...change }
+    this.unknown = null
+    this.doubt = null
     this.#onChoice(this.choice)
   }
 
-  has(port: number): boolean {
-    return this.ranges?.some(({ from, to }) => from <= port && port <= to) ?? false
+  has(port: number, transport: 'tcp' | 'udp'): boolean {
+    return covers(this.chosen?.[transport] ?? [], [{ from: port, to: port }])
   }
-  hasAll(ports: string): boolean {
-    return ports !== '' && parsePorts(ports).every(({ from, to }) => this.ranges?.some((range) => range.from <= from && to <= range.to) ?? false)
+  hasAll(text: string): boolean {
+    const { tcp, udp } = parsePortWords(text)
+    return this.chosen !== null && covers(this.chosen.tcp, tcp) && covers(this.chosen.udp, udp)
   }
   /** Adds the ports, or takes them away when all of them are there. A field that is wrong is left to the person. */
-  toggle(ports: string): boolean {
-    if (this.ranges === null && this.choice.tcp.trim() !== '') return false
-    const change = parsePorts(ports)
-    const now = this.ranges ?? []
-    this.set({ tcp: formatPorts(this.hasAll(ports) ? without(now, change) : mergePorts([...now, ...change])) })
+  toggle(text: string): boolean {
+    if (this.chosen === null && this.choice.ports.trim() !== '') return false
+    const change = parsePortWords(text)
+    const now = this.chosen ?? { tcp: [], udp: [] }
+    const step = this.hasAll(text) ? withoutPorts : (ranges: readonly PortRange[], more: readonly PortRange[]) => mergePorts([...ranges, ...more])
+    this.set({ ports: formatPortWords({ tcp: step(now.tcp, change.tcp), udp: step(now.udp, change.udp) }) })
+    return true
+  }
+  toggleQuicRefusal(): boolean {
+    if (this.problemOf('refuse') !== null) return false
+    const now = rangesOr(this.choice.refuse)
+    this.set({ refuse: formatPorts(this.refusesQuic ? withoutPorts(now, [quicPort]) : mergePorts([...now, quicPort])) })
     return true
   }
 
-  /** What is chosen differs from what the open gate does: it waits for the next opening. */
+  /** What is chosen differs from what the open gate does. */
   isPending(gate: GateState): boolean {
-    if (gate.plan === undefined || gate.phase === 'closed') return false
-    if (this.plan === null) return true
-    const { plan } = gate
-    const same = (pick: (plan: InterceptionPlan) => unknown) => JSON.stringify(pick(plan)) === JSON.stringify(pick(this.plan ?? plan))
-    return !same((p) => [p.tcp, p.scope, p.interfaces, p.exclude, p.backend])
+    if (gate.choice === undefined || gate.phase === 'closed') return false
+    return choiceKey(this.choice) !== choiceKey(gate.choice) || this.choice.payload !== gate.choice.payload
+  }
+  /** Why that cannot be done while the gate is open; null: it can. */
+  liveProblem({ plan, backend, choice }: GateState): string | null {
+    if (this.problem !== null) return this.problem.message
+    if (plan === undefined || backend === undefined || choice === undefined) return 'The gate is not open'
+    if (choice.netns.trim() !== this.choice.netns.trim()) return 'The network namespace cannot be changed while the gate is open'
+    if (choice.payload !== this.choice.payload) return 'Whether payload is kept cannot be changed while the gate is open'
+    try {
+      // Names are no matter of this: whom it concerns can always be changed.
+      checkChange(plan, planOfChoice(this.choice, { users: [], groups: [], cgroups: [] }), backend)
+      return null
+    } catch (error) {
+      return toFailureReport(error).message
+    }
+  }
+
+  async loadSuggestions(): Promise<void> {
+    try {
+      this.suggestions = await this.#client.call('suggestions', null)
+    } catch {
+      // Every field takes what is typed as well.
+    }
   }
 
   /** Asks what would be done; an answer that came too late is dropped. */
   async refreshPreview(): Promise<void> {
     const turn = ++this.#previewTurn
-    if (this.plan === null) {
+    if (Object.keys(this.#checked).length > 0) {
       this.preview = null
       this.previewProblem = null
       return
@@ -148,12 +161,16 @@ export class PortsStore {
     try {
       const preview = await this.#client.call('preview', this.choice)
       if (turn !== this.#previewTurn) return
-      this.preview = preview
+      this.preview = 'problem' in preview ? null : preview
+      this.unknown = 'problem' in preview ? preview.problem : null
       this.previewProblem = null
     } catch (error) {
       if (turn !== this.#previewTurn) return
+      const report = toFailureReport(error)
+      const field = fieldOf(report)
+      this.doubt = field === null ? null : { field, message: report.message }
       this.preview = null
-      this.previewProblem = toFailureReport(error)
+      this.previewProblem = report
     } finally {
       if (turn === this.#previewTurn) this.previewing = false
     }
@@ -183,17 +200,13 @@ export class PortsStore {
   }
 }
 
-/** Ranges less some others. */
-export function without(ranges: readonly PortRange[], taken: readonly PortRange[]): PortRange[] {
-  let left: PortRange[] = [...ranges]
-  for (const { from, to } of taken) {
-    left = left.flatMap((range) => {
-      if (to < range.from || range.to < from) return [range]
-      const parts: PortRange[] = []
-      if (range.from < from) parts.push({ from: range.from, to: from - 1 })
-      if (to < range.to) parts.push({ from: to + 1, to: range.to })
-      return parts
-    })
+function covers(ranges: readonly PortRange[], wanted: readonly PortRange[]): boolean {
+  return withoutPorts(wanted, ranges).length === 0
+}
+function rangesOr(text: string): readonly PortRange[] {
+  try {
+    return text.trim() === '' ? [] : parsePorts(text)
+  } catch {
+    return []
   }
-  return left
 }

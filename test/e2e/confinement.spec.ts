@@ -3,6 +3,7 @@ import { chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+import { defaultChoice } from '../../electron/core/plan/gateChoice.ts'
 import { startDesktop, type Desktop } from '../support/e2e/desktop.ts'
 import { launchApp } from '../support/e2e/launchApp.ts'
 
@@ -49,7 +50,7 @@ test('the page has no way to files, processes or other pages', async () => {
 test('the bridge takes known names with right arguments only', async () => {
   const running = await launchApp(desktop, { folder: join(folder, 'bridge') })
   try {
-    const answers = await running.page.evaluate(async () => {
+    const answers = await running.page.evaluate(async (choice) => {
       const { invoke } = (globalThis as unknown as { sluice: { invoke: (name: unknown, argument: unknown) => Promise<{ ok: boolean; error?: { code: string } }> } }).sluice
       const code = async (name: unknown, argument: unknown): Promise<string> => {
         const answer = await invoke(name, argument)
@@ -65,11 +66,14 @@ test('the bridge takes known names with right arguments only', async () => {
         await code('setSettings', { theme: 'dark', other: 1 }),
         await code('flows', { filter: '', sort: 'id', descending: false, offset: -1, limit: 10 }),
         await code('exportSession', { format: 'exe', filter: '' }),
-        await code('openGate', { tcp: '80\n22', scope: { local: true, forwarded: true }, interfaces: '', exclude: '', backend: 'auto', payload: true }),
+        await code('openGate', { ...choice, ports: '80\n22' }),
+        await code('changeGate', { ...choice, send: [{ ports: '80', kind: 'http', to: '127.0.0.1:1' }] }),
+        await code('changeGate', choice),
+        await code('resumeGate', null),
         await code('drainGate', null),
       ]
-    })
-    expect(answers).toEqual(['ok', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'not-open'])
+    }, defaultChoice)
+    expect(answers).toEqual(['ok', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'protocol', 'not-open', 'not-open', 'not-open'])
   } finally {
     await running.stop()
   }

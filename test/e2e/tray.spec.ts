@@ -53,6 +53,10 @@ test('the tray opens and drains the real gate and says how it stands', async () 
 
   await tray.click(/drain and close$/)
   await expect.poll(labels, { timeout: 20_000 }).toContain('Draining on 80, 443 (1 flow still running)')
+  await tray.click(/^Take flows again$/)
+  await expect.poll(labels, { timeout: 20_000 }).toContain('Gate: open on 80, 443 (1 flow) – drain and close')
+  await tray.click(/drain and close$/)
+  await expect.poll(labels, { timeout: 20_000 }).toContain('Draining on 80, 443 (1 flow still running)')
   // New flows go direct meanwhile.
   expect((await lab.exec('client', ['curl', '-sS', `http://${server}/hello`])).stdout).toContain('198.51.100.2')
   await lab.exec('client', ['curl', '-sS', `http://${server}:8081/release?name=tray`])

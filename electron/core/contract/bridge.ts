@@ -2,7 +2,7 @@ import type { Action } from './actionLog.ts'
 import type { FailureReport } from './failure.ts'
 import type { BodyPage, ExportFormat, ExportResult, FlowPage, SessionSummary, SortKey, StreamPage } from './inspectorProtocol.ts'
 import type { FlowDetails } from '../flow/flow.ts'
-import type { Backend, InterceptionPlan } from '../plan/plan.ts'
+import type { Backend, BackendChoice, InterceptionPlan } from '../plan/plan.ts'
 import type { TimedPorts } from '../plan/timedPorts.ts'
 
 /**
@@ -36,27 +36,81 @@ export interface GateState {
   readonly bytes: number
   readonly recording: 'on' | 'slow' | 'stopped' | 'off'
   readonly warnings: readonly string[]
+  /** Since when it drains (ms since the epoch), and the most flows that ran since. */
+  readonly draining?: { readonly since: number; readonly of: number }
+  /** In the window alone: what the gate does, as a choice. */
+  readonly choice?: GateChoice
   /** Why the gate last failed to open or closed by itself; cleared by the next opening. */
   readonly failure?: FailureReport
 }
 
-/** What a person chooses, as text, before it becomes a plan; kept in settings. */
+/** A proxy some ports go to, as typed: `kind` and `to` as `--send` takes them. */
+export interface SendChoice {
+  readonly ports: string
+  readonly kind: 'proxy2' | 'socks5'
+  readonly to: string
+}
+/** What a person chooses, as text, before it becomes a plan (core/plan/gateChoice.ts); kept in settings. Lists are separated by commas or white space. */
 export interface GateChoice {
-  readonly tcp: string
+  /** `80, 443, 53/udp`. */
+  readonly ports: string
+  /** UDP ports. */
+  readonly refuse: string
+  /** Seconds; empty: the usual. */
+  readonly udpIdle: { readonly dns: string; readonly quic: string; readonly other: string }
+  readonly send: readonly SendChoice[]
   readonly scope: { readonly local: boolean; readonly forwarded: boolean }
   readonly interfaces: string
+  /** Names or ids. */
+  readonly users: string
+  readonly groups: string
+  /** Units (`nginx.service`), containers (`container:web`), cgroups (`user.slice/user-1000.slice`). */
+  readonly programs: string
+  readonly sources: string
+  readonly excludeSources: string
+  readonly servers: string
   readonly exclude: string
+  /** Name of another network namespace, or a process in it; empty: where Sluice runs. */
+  readonly netns: string
   readonly backend: 'auto' | Backend
+  readonly hold: boolean
+  /** As `parseMarks` and `parseTable` read them; empty: the usual. */
+  readonly marks: string
+  readonly table: string
   readonly payload: boolean
+}
+export type ChoiceField = keyof GateChoice
+/** Something about a choice that only a look at the machine can tell: there is no such user, unit, container. */
+export interface ChoiceProblem {
+  readonly field: ChoiceField
+  readonly message: string
 }
 export interface Preview {
   readonly plan: InterceptionPlan
-  readonly backend: Backend
+  /** `auto`: found out in the other network namespace. */
+  readonly backend: BackendChoice
   /** Plain sentences. */
   readonly description: readonly string[]
   /** Rule text in the backend's syntax, one entry a tool: {title: "nft -f -", text}. */
   readonly texts: readonly { readonly title: string; readonly text: string }[]
+  /** Empty for another network namespace: only root can look into it, so the rules are worked out there. */
   readonly digest: string
+}
+/** What this machine has that a choice can name. */
+export interface Suggestions {
+  readonly users: readonly Suggestion[]
+  readonly groups: readonly Suggestion[]
+  /** Units and containers that run, as words of `programs`. */
+  readonly programs: readonly Suggestion[]
+  readonly interfaces: readonly Suggestion[]
+  /** Networks this machine is in, and its routes lead to. */
+  readonly networks: readonly Suggestion[]
+  /** Named ones, and one process of each other one that can be seen. */
+  readonly namespaces: readonly Suggestion[]
+}
+export interface Suggestion {
+  readonly word: string
+  readonly hint: string
 }
 /** A port somebody listens on or talks to right now. */
 export interface PortActivity {
@@ -105,8 +159,17 @@ export interface BridgeCalls {
   getSession: { argument: null; value: SessionState | null }
   getSettings: { argument: null; value: Settings }
   setSettings: { argument: Partial<Settings>; value: Settings }
-  preview: { argument: GateChoice; value: Preview }
+  preview: { argument: GateChoice; value: Preview | { readonly problem: ChoiceProblem } }
+  suggestions: { argument: null; value: Suggestions }
   openGate: { argument: GateChoice; value: null }
+  /** Other choices for the open gate; cuts nothing. */
+  changeGate: { argument: GateChoice; value: null }
+  /** Ports (`parsePortWords`) for the open gate that go again by themselves. */
+  addPorts: { argument: { readonly ports: string; readonly seconds: number }; value: null }
+  /** The open gate drains by itself; null: no longer. */
+  closeAfter: { argument: number | null; value: null }
+  /** Back from draining. */
+  resumeGate: { argument: null; value: null }
   drainGate: { argument: null; value: null }
   closeGate: { argument: null; value: null }
   listPorts: { argument: null; value: readonly PortActivity[] }

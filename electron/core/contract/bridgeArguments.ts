@@ -10,15 +10,30 @@ import type { BridgeCalls, GateChoice, Settings } from './bridge.ts'
 const line = (most: number) => v.pipe(v.string(), v.maxLength(most), v.check((text) => !/[\n\r\0]/.test(text), 'one line'))
 const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const flow = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
+/** At most a year: longer is no limit. */
+const seconds = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(31_536_000))
 const filter = v.pipe(v.string(), v.maxLength(10_000))
 const limit = (most: number) => v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(most))
 
 export const gateChoiceShape = v.strictObject({
-  tcp: line(4096),
+  ports: line(4096),
+  refuse: line(4096),
+  udpIdle: v.strictObject({ dns: line(8), quic: line(8), other: line(8) }),
+  send: v.pipe(v.array(v.strictObject({ ports: line(4096), kind: v.picklist(['proxy2', 'socks5']), to: line(256) })), v.maxLength(64)),
   scope: v.strictObject({ local: v.boolean(), forwarded: v.boolean() }),
   interfaces: line(2048),
+  users: line(4096),
+  groups: line(4096),
+  programs: line(16_384),
+  sources: line(16_384),
+  excludeSources: line(16_384),
+  servers: line(16_384),
   exclude: line(16_384),
+  netns: line(255),
   backend: v.picklist(['auto', 'nft', 'iptables', 'iptables-legacy']),
+  hold: v.boolean(),
+  marks: line(80),
+  table: line(16),
   payload: v.boolean(),
 })
 const theme = v.picklist(['system', 'light', 'dark'])
@@ -33,7 +48,12 @@ export const bridgeArguments = {
   getSettings: v.null(),
   setSettings: v.strictObject({ theme: v.exactOptional(theme), choice: v.exactOptional(gateChoiceShape), recentPorts: v.exactOptional(recentPorts) }),
   preview: gateChoiceShape,
+  suggestions: v.null(),
   openGate: gateChoiceShape,
+  changeGate: gateChoiceShape,
+  addPorts: v.strictObject({ ports: line(4096), seconds }),
+  closeAfter: v.nullable(seconds),
+  resumeGate: v.null(),
   drainGate: v.null(),
   closeGate: v.null(),
   listPorts: v.null(),

@@ -39,7 +39,7 @@ export class WindowDriver {
   }
   async typePorts(text: string): Promise<void> {
     await this.go('Ports')
-    await this.page.getByRole('textbox', { name: 'TCP ports to intercept' }).fill(text)
+    await this.page.getByRole('textbox', { name: 'Ports to intercept' }).fill(text)
   }
   async openGate(ports: string): Promise<void> {
     await this.typePorts(ports)

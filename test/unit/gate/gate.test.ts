@@ -115,6 +115,57 @@ describe('the gate', () => {
     expect(states.length).toBe(count)
   })
 
+  test('draining says since when and of how many, and resuming forgets it', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    mine.tell({ event: 'flows', active: 2, total: 5, bytes: 77 })
+    void gate.drain()
+    ;(await mine.next('drain')).resolve(null as never)
+    expect(gate.state().draining).toEqual({ since: 1234, of: 2 })
+    // One that was let in just before is counted a moment later.
+    mine.tell({ event: 'flows', active: 3, total: 6, bytes: 77 })
+    mine.tell({ event: 'flows', active: 1, total: 6, bytes: 77 })
+    expect(gate.state()).toMatchObject({ active: 1, draining: { since: 1234, of: 3 } })
+    const resumed = gate.resume()
+    ;(await mine.next('resume')).resolve(null as never)
+    await resumed
+    expect(gate.state().phase).toBe('open')
+    expect(gate.state().draining).toBeUndefined()
+  })
+
+  test('in another network namespace the rules are compiled from what its helper sees there, for opening and for each change', async () => {
+    const order: unknown[] = []
+    const mine = new ScriptedHelper()
+    const gate = new Gate({
+      digest: (_plan, facts) => {
+        order.push(['digest', facts])
+        return Promise.resolve(String(order.length).repeat(64))
+      },
+      startHelper: ({ netns }) => {
+        order.push(['start', netns])
+        return Promise.resolve(mine)
+      },
+    })
+    const opening = gate.open(plan, { ...choice, netns: 'blue' })
+    const facts = await mine.next('facts')
+    expect(order).toEqual([['start', 'blue']])
+    facts.resolve({ ipv6: false, interfaces: ['up0'] } as never)
+    const asked = await mine.next('open')
+    expect(asked.args).toMatchObject({ digest: '2'.repeat(64), capture: { folder: choice.folder } })
+    expect(asked.args).not.toHaveProperty('capture.netns')
+    asked.resolve(opened as never)
+    await opening
+    mine.asked.length = 0
+    const changing = gate.change(plan)
+    ;(await mine.next('facts')).resolve({ ipv6: true, interfaces: ['br0'] } as never)
+    const change = await mine.next('change')
+    expect(change.args).toMatchObject({ digest: '3'.repeat(64) })
+    change.resolve({ took: 1 } as never)
+    await changing
+    // Tools and kernel as they were, interfaces as they are.
+    expect(order.slice(1)).toEqual([['digest', { ipv6: false, interfaces: ['up0'] }], ['digest', { ipv6: false, interfaces: ['br0'] }]])
+  })
+
   test('opens again after it was closed, with a new helper and no memory of the old', async () => {
     const { gate, open, helpers } = make()
     const first = await open()

@@ -1,0 +1,38 @@
+import type { GateChoice, GateState } from '#core/contract/bridge.ts'
+import { networkLists } from '#core/plan/editPlan.ts'
+import { formatPortWords } from '#core/plan/formatPortWords.ts'
+import { planOfChoice } from '#core/plan/gateChoice.ts'
+import { parsePortWords } from '#core/plan/parsePortWords.ts'
+import { parsePlan } from '#core/plan/parsePlan.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { withoutPorts } from '#core/plan/portSets.ts'
+import type { TimedPorts } from '#core/plan/timedPorts.ts'
+import { transports, type Transport } from '#core/plan/transport.ts'
+
+const nobody = { users: [], groups: [], cgroups: [] }
+
+/**
+ * What the open gate does, as a choice: the one its plan was made from, and in the same words while nothing else has changed the gate (`sluice change`, a port whose
+ * time was up). Ports that go by themselves are left out: they are nothing a person would choose again.
+ */
+export function choiceNow(choice: GateChoice, { plan, ends }: Pick<GateState, 'plan' | 'ends'>): GateChoice {
+  if (plan === undefined) return choice
+  const typed = planOfChoice(choice, nobody)
+  const own = choice.ports.trim() === '' ? { tcp: [], udp: [] } : parsePortWords(choice.ports)
+  const bound = { tcp: plan.handOver.flatMap(({ ports }) => ports), udp: plan.refuse }
+  const lasting = (transport: Transport) => withoutPorts(plan[transport], (ends?.ports ?? []).filter((each) => each.transport === transport).flatMap(({ ports }) => ports))
+  const changed: { -readonly [Key in keyof GateChoice]?: GateChoice[Key] } = {}
+  if (transports.some((transport) => JSON.stringify(lasting(transport)) !== JSON.stringify(typed[transport]))) {
+    // What is sent to a proxy or refused stands in a field of its own, unless it was named here as well.
+    const named = (transport: Transport) => withoutPorts(lasting(transport), withoutPorts(bound[transport], own[transport]))
+    changed.ports = formatPortWords({ tcp: named('tcp'), udp: named('udp') })
+  }
+  for (const list of networkLists) if (JSON.stringify(plan[list]) !== JSON.stringify(typed[list])) changed[list] = plan[list].join(', ')
+  return { ...choice, ...changed }
+}
+
+/** The plan with the ports that go by themselves. */
+export function withTimed(plan: InterceptionPlan, timed: readonly TimedPorts[]): InterceptionPlan {
+  const all = (transport: Transport) => [...plan[transport], ...timed.filter((each) => each.transport === transport).flatMap(({ ports }) => ports)]
+  return parsePlan({ ...plan, tcp: all('tcp'), udp: all('udp') })
+}
