@@ -47,6 +47,12 @@ export interface RuleKeeper {
 /** Long enough for one missed renewal, short enough that a person does not reach for the plug. */
 export const leaseSeconds = 4
 
+/**
+ * On iptables the lease is a time of the wall clock, written anew every few seconds (a run of a tool a family): the last resort, for when helper and guard are both killed. It outlives
+ * neither a suspend nor a clock set forward; then nothing is taken until the next renewal.
+ */
+const iptablesLease = { seconds: 12, every: 4000 } as const
+
 /** For changes of one element or a few chains, milliseconds: who holds rules and takes longer is stuck. */
 const smallWithin = 3000
 
@@ -197,6 +203,10 @@ async function settled(milliseconds: number, signal: AbortSignal): Promise<void>
   signal.throwIfAborted()
 }
 
+function leased(): { readonly until: number } {
+  return { until: Math.ceil(Date.now() / 1000) + iptablesLease.seconds }
+}
+
 interface RestoreTool {
   readonly family: Family
   readonly restore: string
@@ -210,8 +220,8 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     const name = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
     return { family, restore: requireTool(`${name}-restore`), save: requireTool(`${name}-save`) }
   })
-  const restore = async (tool: RestoreTool, input: string, signal?: AbortSignal): Promise<void> => {
-    const result = await runTool(tool.restore, ['--noflush', '-w', '5'], { input, ...(signal === undefined ? {} : { signal }) })
+  const restore = async (tool: RestoreTool, input: string, { signal, everyFew = false }: { readonly signal?: AbortSignal; readonly everyFew?: boolean } = {}): Promise<void> => {
+    const result = await (everyFew ? askTool : runTool)(tool.restore, ['--noflush', '-w', '5'], { input, ...(signal === undefined ? {} : { signal }) })
     if (result.exitCode !== 0) throw new Failure('rules-failed', `${tool.restore} refused the rules`, result.stderr.slice(0, 4000))
   }
   /** Each family is tried even where the other failed; the first failure is told at the end. */
@@ -222,9 +232,16 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   }
   const loaded = new Set<Family>()
   /** As when taking, also while drained. */
-  let wanted: IptablesState = { ruleSet }
-  const texts = (family: Family): IptablesTexts => renderIptables(wanted.ruleSet, { relayPort, holds, family, ...(wanted.oldUdp === undefined ? {} : { oldUdp: wanted.oldUdp }) })
+  let wanted: IptablesState = { ruleSet, ...leased() }
+  /** A kernel without xt_time knows no lease. */
+  const timeless = new Set<Family>()
+  const stateFor = ({ until, ...state }: IptablesState, family: Family): IptablesState => (until === undefined || timeless.has(family) ? state : { ...state, until })
+  const texts = (family: Family): IptablesTexts => {
+    const { ruleSet: rules, ...state } = stateFor(wanted, family)
+    return renderIptables(rules, { relayPort, holds, family, ...state })
+  }
   let forgetAt = Infinity
+  let renewAt = 0
   const queue = makeQueue()
   const reference = new Map<Family, string[]>()
   let drained = false
@@ -241,12 +258,12 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     return found.join('\n') === expected.join('\n') ? [] : [describeLoss(expected, found, tool.family === 'ipv4' ? 'IPv4' : 'IPv6')]
   }
   /** Old ports do not time out by themselves here, so this also forgets them. */
-  const shiftAll = async (to: IptablesState): Promise<void> => {
+  const shiftAll = async (to: IptablesState, { everyFew = false } = {}): Promise<void> => {
     const from = drained ? { ...wanted, ruleSet: drainRules(wanted.ruleSet) } : wanted
     const done: RestoreTool[] = []
     const shift = async (tool: RestoreTool, before: IptablesState, after: IptablesState): Promise<void> => {
-      const text = renderIptablesChange(before, after, { relayPort, holds, family: tool.family })
-      if (text !== '') await restore(tool, text)
+      const text = renderIptablesChange(stateFor(before, tool.family), stateFor(after, tool.family), { relayPort, holds, family: tool.family })
+      if (text !== '') await restore(tool, text, { everyFew })
     }
     try {
       for (const tool of tools) {
@@ -260,7 +277,18 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     }
     wanted = to
     drained = false
-    for (const tool of tools) await remember(tool)
+    renewAt = performance.now() + iptablesLease.every
+    if (!everyFew) for (const tool of tools) await remember(tool)
+  }
+  /** The first text there is with a lease: whether the kernel knows such a thing is seen by trying. */
+  const restoreFirst = async (tool: RestoreTool, text: () => string, signal: AbortSignal): Promise<void> => {
+    try {
+      await restore(tool, text(), { signal })
+    } catch (error) {
+      if (signal.aborted || timeless.has(tool.family)) throw error
+      timeless.add(tool.family)
+      await restore(tool, text(), { signal })
+    }
   }
   return {
     holder: undefined,
@@ -269,26 +297,29 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
         for (const tool of tools) {
           signal.throwIfAborted()
           loaded.add(tool.family)
-          await restore(tool, ruleSet.sets.udp.length === 0 ? texts(tool.family).load : texts(tool.family).loadIdle, signal)
+          await restoreFirst(tool, () => (ruleSet.sets.udp.length === 0 ? texts(tool.family).load : texts(tool.family).loadIdle), signal)
         }
         if (ruleSet.sets.udp.length > 0) {
           await settled(settle, signal)
-          const oldUdp = await listOldUdp()
-          wanted = { ruleSet, oldUdp }
+          wanted = { ruleSet, oldUdp: await listOldUdp(), ...leased() }
           for (const tool of tools) {
             signal.throwIfAborted()
-            await restore(tool, texts(tool.family).arm, signal)
+            await restoreFirst(tool, () => texts(tool.family).arm, signal)
           }
           forgetAt = performance.now() + oldPortsFor * 1000
         }
         for (const tool of tools) await remember(tool)
       }),
-    renew: async () => {
-      if (performance.now() < forgetAt) return
-      forgetAt = Infinity
-      await queue(() =>
+    renew: () => {
+      const now = performance.now()
+      const forgets = now >= forgetAt
+      if (!forgets && (now < renewAt || timeless.size === tools.length)) return Promise.resolve()
+      if (forgets) forgetAt = Infinity
+      return queue(() =>
         // Somebody may have asked for the end meanwhile; the chains it declares would come back.
-        drained || loaded.size === 0 ? Promise.resolve() : shiftAll({ ...wanted, oldUdp: { connected: wanted.oldUdp?.connected ?? [], ports: [] } }),
+        drained || loaded.size === 0
+          ? Promise.resolve()
+          : shiftAll({ ...wanted, ...leased(), ...(forgets ? { oldUdp: { connected: wanted.oldUdp?.connected ?? [], ports: [] } } : {}) }, { everyFew: !forgets }),
       )
     },
     drain: () =>
@@ -300,10 +331,10 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     change: (next, before, signal) =>
       queue(async () => {
         const old = wanted.oldUdp ?? { connected: [], ports: [] }
-        if (before.settle > 0) await shiftAll({ ...wanted, ruleSet: withoutUdp(next) })
+        if (before.settle > 0) await shiftAll({ ...wanted, ...leased(), ruleSet: withoutUdp(next) })
         await settled(before.settle, signal)
         const found = await before.listOldUdp()
-        await shiftAll({ ruleSet: next, oldUdp: { connected: [...old.connected, ...found.connected], ports: [...new Set([...old.ports, ...found.ports])] } })
+        await shiftAll({ ruleSet: next, oldUdp: { connected: [...old.connected, ...found.connected], ports: [...new Set([...old.ports, ...found.ports])] }, ...leased() })
         if (found.ports.length > 0) forgetAt = performance.now() + oldPortsFor * 1000
       }),
     remove: () => {
@@ -323,6 +354,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
       queue(() =>
         each(async (tool) => {
           if ((await lossOf(tool)).length === 0) return
+          wanted = { ...wanted, ...leased() }
           const { load, drain } = texts(tool.family)
           await restore(tool, repairIptables(load, await save(tool)) + (drained ? drain : ''))
           await remember(tool)

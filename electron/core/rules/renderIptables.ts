@@ -9,11 +9,14 @@ export interface IptablesOptions {
   readonly holds?: boolean
   /** Default: none, or not known. */
   readonly oldUdp?: OldUdp
+  /** Seconds since 1970 after which nothing is taken any more (xt_time). Default: no end. */
+  readonly until?: number
 }
 
 /**
- * Texts for `iptables-restore --noflush` (`ip6tables-restore` for IPv6), each one transaction. There is no lease here: TPROXY drops what it takes when nobody
- * listens, so a guard process must restore `disarm` (the same as `drain`) as soon as the relay does not answer, and `load` takes at once.
+ * Texts for `iptables-restore --noflush` (`ip6tables-restore` for IPv6), each one transaction. TPROXY drops what it takes when nobody
+ * listens, so a guard process must restore `disarm` (the same as `drain`) as soon as the relay does not answer, and `load` takes at once. Where even the guard is killed, `until`
+ * is the end of it: a time of the wall clock, as sets with timeouts are a tool of their own here.
  * `remove` takes back exactly one `load` and fails as a whole if something of it is gone; `sweepIptables` takes back whatever there is.
  * What stays is what iptables itself makes when it first loads anything: the table's empty built-in chains.
  */
@@ -61,15 +64,15 @@ export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): Ipta
 export interface IptablesState {
   readonly ruleSet: RuleSet
   readonly oldUdp?: OldUdp
+  readonly until?: number
 }
 
 /**
  * One transaction of a family from one state to another: only chains that differ are declared anew (which empties them) and filled, those the other
  * does not have go, with their jumps. Empty: nothing differs.
  */
-export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp'>): string {
-  const rulesOf = ({ ruleSet, oldUdp }: IptablesState): Map<string, string[]> =>
-    new Map(ruleSet.chains.map((chain) => [nameOf(chain.name), chainRules(ruleSet, chain, { ...options, ...(oldUdp === undefined ? {} : { oldUdp }) })]))
+export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until'>): string {
+  const rulesOf = ({ ruleSet, ...state }: IptablesState): Map<string, string[]> => new Map(ruleSet.chains.map((chain) => [nameOf(chain.name), chainRules(ruleSet, chain, { ...options, ...state })]))
   const [old, next] = [rulesOf(before), rulesOf(after)]
   const [oldJumps, nextJumps] = [jumpsTo(before.ruleSet), jumpsTo(after.ruleSet)]
   const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n'))
@@ -109,7 +112,7 @@ function chainRules(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): s
   })
 }
 
-function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: IptablesOptions): string[] {
+function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }: IptablesOptions): string[] {
   const { sets } = ruleSet
   switch (match.is) {
     case 'tcp-opening': return ['-p tcp -m tcp --syn']
@@ -141,7 +144,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp }: Iptabl
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'by-chosen-group': return sets.groups.map(({ from, to }) => `-m owner --gid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
-    case 'leased': return ['']
+    case 'leased': return [until === undefined ? '' : `-m time --datestop ${new Date(until * 1000).toISOString().slice(0, 19)}`]
   }
 }
 

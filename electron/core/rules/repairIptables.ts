@@ -1,8 +1,8 @@
 import { chainPrefix } from './names.ts'
 
-/** Lines of an `iptables-save` of our table that are ours or lead to us, without counters: equal before and after means that nobody touched them. */
+/** Lines of an `iptables-save` of our table that are ours or lead to us, without counters and the lease's end: equal before and after means that nobody touched them. */
 export function ownLines(saved: string): string[] {
-  return saved.split('\n').filter((line) => line.includes(chainPrefix)).map((line) => line.replace(/\s*\[\d+:\d+\]/, ''))
+  return saved.split('\n').filter((line) => line.includes(chainPrefix)).map((line) => line.replace(/\s*\[\d+:\d+\]/, '').replace(/ -m time --datestop \S+/, ''))
 }
 
 /**

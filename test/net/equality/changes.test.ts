@@ -10,7 +10,7 @@ import { digestRules } from '#probe/digestRules.ts'
 import { iptablesTools } from '#probe/tools.ts'
 import { labAddresses } from '#test/lab/makeLab.ts'
 import type { Place } from '#test/lab/makeLab.ts'
-import { expectClean, makeProgramFolder, makeSession, snapshot, startTestHelper } from '../helper/harness.ts'
+import { expectClean, makeProgramFolder, makeSession, snapshot, startTestHelper, withoutLease } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
 import { plans } from './plans.ts'
 import { makeVerdictLab } from './verdicts.ts'
@@ -81,7 +81,7 @@ async function ours(backend: Backend, enter: readonly string[] = [], input = '')
   }
   const { restore, save } = iptablesTools(backend, 'ipv6')
   const { stdout } = await verdicts.lab.exec('router', load(`${input === '' ? '' : `${restore} --noflush; `}${save} -t mangle`), { input })
-  const lines = stdout.split('\n').filter((line) => /SLUICE/.test(line)).map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
+  const lines = withoutLease(stdout).split('\n').filter((line) => /SLUICE/.test(line)).map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
   const chains = new Map<string, string[]>()
   for (const line of lines) {
     const chain = /^(?::|-A )(\S+)/.exec(line)?.[1] ?? ''

@@ -34,6 +34,7 @@ const isHolder = (line: string): boolean => line.endsWith('/nft -i')
 const isGuard = (line: string): boolean => line.endsWith('--guard')
 
 describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
+  const leaseEnd = async (): Promise<string | undefined> => /--datestop (\S+)/.exec((await lab.exec('router', [`${backend === 'iptables' ? 'iptables-nft' : backend}-save`, '-t', 'mangle'])).stdout)?.[1]
   beforeEach(async () => {
     await openGate(helper, programs, backend)
     expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
@@ -108,12 +109,17 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     await expectClean(lab, before)
   })
 
-  test('SIGKILL of helper, relay and guard at once: the next opening and `cleanup` take back what is left', async () => {
+  test('SIGKILL of helper, relay and guard at once: nothing is taken once the lease is over, and the next opening and `cleanup` take back what is left', async () => {
+    // A renewal, so that what is left is not what was loaded.
+    if (backend !== 'nft') await expect.poll(() => leaseEnd(), { timeout: 15_000, interval: 300 }).not.toBe(await leaseEnd())
     const [relay, guard] = [findProcess(lab, isRelay), findProcess(lab, isGuard)]
     process.kill(guard, 'SIGKILL')
     process.kill(helper.pid, 'SIGKILL')
     process.kill(relay, 'SIGKILL')
     await helper.ended
+    // Of those who had a right to take rules away nobody is left; iptables' rules end by themselves.
+    await expectDirect(lab, 8080, 25_000)
+    expect((await snapshot(lab)).includes('SLUICE_')).toBe(backend !== 'nft')
     const sweeper = startTestHelper(lab, programs)
     await sweeper.request('hello', { protocol: 1 })
     const { removed } = await sweeper.request('cleanup', {})

@@ -6,6 +6,7 @@ import { compileRules } from '#core/rules/compileRules.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { renderIptables, renderIptablesChange, sweepIptables } from '#core/rules/renderIptables.ts'
+import { ownLines } from '#core/rules/repairIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
@@ -123,6 +124,18 @@ describe('iptables', () => {
     expect(forgotten).not.toContain('--sports')
     expect(forgotten).not.toContain('SLUICE_OUT_PORT -')
     expect(forget({ tcp: '80' })).toBe('')
+  })
+  test('a lease stands in each rule that takes and in no other; its renewal rewrites those chains alone; who looks for changes does not see it', () => {
+    const ruleSet = compile({ tcp: '80', udp: '53' })
+    const options = { relayPort: 1, family: 'ipv4' } as const
+    const { load } = renderIptables(ruleSet, { ...options, until: 1_795_000_000 })
+    const timed = linesOf(load).filter((line) => line.includes(' -m time --datestop 2026-11-18T11:06:40 '))
+    expect(timed).toEqual(linesOf(load).filter((line) => /^-A SLUICE_(FWD|OUT)_PORT .*--dports/.test(line)))
+    expect(timed).toHaveLength(4)
+    const renewal = renderIptablesChange({ ruleSet, until: 1_795_000_000 }, { ruleSet, until: 1_795_000_005 }, options)
+    expect([...renewal.matchAll(/^:(\S+) /gm)].map((match) => match[1])).toEqual(['SLUICE_FWD_PORT', 'SLUICE_OUT_PORT'])
+    expect(renewal).not.toContain('PREROUTING')
+    expect(ownLines(load)).toEqual(ownLines(renderIptables(ruleSet, options).load))
   })
   test('draining and disarming declare, and so empty, what takes', () => {
     const texts = renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv6' })
