@@ -7,6 +7,7 @@ import type { Lab } from '#test/lab/makeLab.ts'
 
 import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, openGate, runFilesOf, snapshot, startTestHelper } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
+import { olderTool } from '../helper/olderTools.ts'
 
 /** Whatever dies or freezes: the network works again within seconds, and nothing of ours is left. */
 let programs: Awaited<ReturnType<typeof makeProgramFolder>>
@@ -130,6 +131,18 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     await expectClean(lab, before)
     await expectDirect(lab)
   })
+})
+
+test.each(['iptables', 'iptables-legacy'] as const)('%s, a kernel without xt_time: the gate opens with rules that have no end', async (backend) => {
+  helper.kill()
+  helper = startTestHelper(lab, programs, 'router', undefined, olderTool(programs.folder, backend, '-m time'))
+  await openGate(helper, programs, backend)
+  expect(await ask(lab, 'client', 'ipv6', 8080)).toMatchObject({ relayed: true })
+  const { stdout } = await lab.exec('router', [`${backend === 'iptables' ? 'iptables-nft' : backend}-save`, '-t', 'mangle'])
+  expect(stdout).toContain('-j SLUICE_TAKE')
+  expect(stdout).not.toContain('--datestop')
+  await helper.end()
+  await expectClean(lab, before)
 })
 
 test('nft: SIGKILL of the process that holds the rules', async () => {
