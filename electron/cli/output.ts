@@ -26,6 +26,10 @@ export class Output {
   get isTerminal(): boolean {
     return this.out.isTTY === true
   }
+  /** NO_COLOR set to anything but nothing, and there is none. */
+  get hasColour(): boolean {
+    return this.isTerminal && (process.env['NO_COLOR'] ?? '') === '' && process.env['TERM'] !== 'dumb'
+  }
   /** Of the terminal; without one as wide as it takes. */
   get width(): number {
     return this.out.columns ?? Infinity

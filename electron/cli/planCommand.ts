@@ -2,29 +2,24 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { describeOpening } from '#core/rules/describeOpening.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { startHelper } from '#elevate/startHelper.ts'
+import type { StartedHelper } from '#elevate/startHelper.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 import type { Command } from './command.ts'
+import type { Output } from './output.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { planOf, planShapes } from './planOptions.ts'
-import { printable } from './printable.ts'
-
-async function factsInside(netns: string): Promise<MachineFacts> {
-  const helper = await startHelper({ netns })
-  try {
-    return await helper.request('facts', {})
-  } finally {
-    await helper.end()
-  }
-}
+import { printable, printableLines } from './printable.ts'
+import { colourPatch, unifiedPatch } from './unifiedPatch.ts'
 
 export const planCommand: Command = {
   name: 'plan',
   summary: 'says what opening the gate would do, in words and in rules; changes nothing',
   usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
-            [--no-hold] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--json]
+            [--no-hold] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--diff] [--json]
 
 Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
 
@@ -51,23 +46,43 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --table N        routing table (7701)
   --port PORT      first port the relay tries on loopback (50080)
   --netns N        for another network namespace: a name ip netns lists, or a process in it (asks for permission: only root can look there)
-  --json           one object: plan, backend, description, texts, digest
+  --diff           what opening would change here now, as a unified diff of what nft (or iptables-save) and ip list; still changes nothing, but
+                   asks for permission, as only root can see the rules
+  --json           one object: plan, backend, description, texts, digest; with --diff also diff, a list of title and patch
 Lists may be written with commas, or by giving the option again.`,
   async run(args, output) {
-    const { values, positionals } = parseOptions(args, { ...planShapes, netns: { type: 'string' }, json: { type: 'boolean' } })
+    const { values, positionals } = parseOptions(args, { ...planShapes, netns: { type: 'string' }, diff: { type: 'boolean' }, json: { type: 'boolean' } })
     takePositionals(positionals)
     const plan = await planOf(values)
-    const facts = values.netns === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await factsInside(values.netns)
-    const backend = chooseBackend(plan, facts)
-    const rules = compileRules(plan, facts)
-    const preview = { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
-    if (values.json === true) {
-      await output.json(preview)
+    const helper = values.netns === undefined && values.diff !== true ? undefined : await startHelper(values.netns === undefined ? {} : { netns: values.netns })
+    try {
+      await show(output, plan, { helper, diff: values.diff === true, json: values.json === true })
       return 0
+    } finally {
+      await helper?.end()
     }
-    for (const sentence of preview.description) await output.line(printable(sentence))
-    await output.line(`The rules are loaded by ${backend}. Nothing was changed now.`)
-    for (const { title, text } of preview.texts) await output.write(`\n# ${title}\n${text.trimEnd().split('\n').map(printable).join('\n')}\n`)
-    return 0
   },
+}
+
+interface Wish {
+  /** To look where only root can. */
+  readonly helper: StartedHelper | undefined
+  readonly diff: boolean
+  readonly json: boolean
+}
+
+async function show(output: Output, plan: InterceptionPlan, { helper, diff, json }: Wish): Promise<void> {
+  const facts = helper === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await helper.request('facts', {})
+  const backend = chooseBackend(plan, facts)
+  const rules = compileRules(plan, facts)
+  const preview = { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
+  const patches = diff && helper !== undefined ? (await helper.request('preview', { plan })).parts.map((part) => ({ title: part.title, patch: unifiedPatch(part) })) : undefined
+  if (json) return output.json(patches === undefined ? preview : { ...preview, diff: patches })
+  if (patches !== undefined) {
+    const shown = patches.map(({ patch }) => printableLines(patch).join('\n')).join('')
+    return output.write(output.hasColour ? colourPatch(shown) : shown)
+  }
+  for (const sentence of preview.description) await output.line(printable(sentence))
+  await output.line(`The rules are loaded by ${backend}. Nothing was changed now.`)
+  for (const { title, text } of preview.texts) await output.write(`\n# ${title}\n${text.trimEnd().split('\n').map(printable).join('\n')}\n`)
 }

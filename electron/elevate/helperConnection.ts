@@ -4,7 +4,7 @@ import * as v from 'valibot'
 
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
 import { helperEventShape, helperLineLimit, helperReplyShape } from '#core/contract/helperProtocol.ts'
-import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, ScopeResult } from '#core/contract/helperProtocol.ts'
+import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, PreviewResult, ScopeResult } from '#core/contract/helperProtocol.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 
 export interface HelperResults {
@@ -15,6 +15,7 @@ export interface HelperResults {
   drain: null
   close: null
   facts: MachineFacts
+  preview: PreviewResult
   scope: ScopeResult
   cleanup: CleanupResult
 }

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import { helperLineLimit, helperProtocolVersion, helperRequestShape } from '#core/contract/helperProtocol.ts'
-import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, ScopeResult } from '#core/contract/helperProtocol.ts'
+import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, PreviewResult, ScopeResult } from '#core/contract/helperProtocol.ts'
 
 import { probeMachine } from '#probe/probeMachine.ts'
 
@@ -28,6 +28,7 @@ export interface ServiceOptions {
   readonly person: Person
   readonly makeGate: (emit: (event: HelperEvent) => void) => ServedGate
   readonly cleanup: () => Promise<CleanupResult>
+  readonly preview: (plan: unknown) => Promise<PreviewResult>
 }
 
 /** So much unread output, and events that only count or record are left out. A person's frozen app must not grow root's memory. */
@@ -37,7 +38,7 @@ const unreadLimit = 1 << 20
  * Answers requests until the input ends, then takes everything back. Resolves to the exit status: 0 after an orderly end, 1 when the input was no protocol.
  * A line that is no JSON object with an id, or is too long, is garbage: one failure with id 0, everything back, goodbye. A known id with a wrong request is only refused.
  */
-export function serveHelper({ input, output, person, makeGate, cleanup }: ServiceOptions): { readonly ended: Promise<number>; stop(): void } {
+export function serveHelper({ input, output, person, makeGate, cleanup, preview }: ServiceOptions): { readonly ended: Promise<number>; stop(): void } {
   let gate: ServedGate | undefined
   let greeted = false
   let scoped = false
@@ -105,6 +106,8 @@ export function serveHelper({ input, output, person, makeGate, cleanup }: Servic
         return null
       case 'facts':
         return probeMachine({ privileged: true })
+      case 'preview':
+        return preview(request.plan)
       case 'scope':
         scoped = true
         return { cgroup: await makeRunScope(request.pid, person) } satisfies ScopeResult

@@ -9,6 +9,7 @@ import { cleanUp } from './cleanUp.ts'
 import { runInNamespace } from './enterNamespace.ts'
 import { findPerson, personUid } from './findPerson.ts'
 import { runGuard } from './guard.ts'
+import { previewChange } from './previewChange.ts'
 import { serveHelper } from './helperService.ts'
 import { installPermission, removePermission } from './installPermission.ts'
 import { OpenGate } from './openGate.ts'
@@ -31,6 +32,7 @@ async function runHelper(): Promise<number> {
     person,
     makeGate: (emit) => new OpenGate({ person, emit, program }),
     cleanup: cleanUp,
+    preview: previewChange,
   })
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => service.stop())
   return service.ended

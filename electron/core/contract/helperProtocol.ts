@@ -50,6 +50,8 @@ export const helperRequestShape = v.variant('type', [
   v.strictObject({ id, type: v.literal('close') }),
   /** What decides about rules here, as root sees it (in another network namespace nobody else can look). Answer: MachineFacts. */
   v.strictObject({ id, type: v.literal('facts') }),
+  /** What `open` with that plan would change in the kernel now; changes nothing. Answer: PreviewResult. */
+  v.strictObject({ id, type: v.literal('preview'), plan: planShape }),
   /**
    * Before opening: a cgroup of its own for a process of the person's, and all it will start; dissolved when the helper ends. Answer: ScopeResult.
    */
@@ -79,6 +81,19 @@ export interface OpenResult {
 export interface ChangeResult {
   /** Milliseconds. */
   readonly took: number
+}
+/** One listing of rules or routes as its tool prints it, without the ends that are equal; `line` says which line of the whole it begins with. */
+export interface ChangePart {
+  /** The command that prints it. */
+  readonly title: string
+  readonly line: number
+  readonly before: string
+  readonly after: string
+}
+export interface PreviewResult {
+  readonly backend: 'nft' | 'iptables' | 'iptables-legacy'
+  readonly digest: string
+  readonly parts: readonly ChangePart[]
 }
 export interface ScopeResult {
   /** As a plan's `cgroups` name it. */
