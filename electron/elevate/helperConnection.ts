@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process'
 
 import * as v from 'valibot'
 
+import type { DoctorRow } from '#core/contract/bridge.ts'
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
 import { helperEventShape, helperLineLimit, helperReplyShape } from '#core/contract/helperProtocol.ts'
 import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, PreviewResult, ScopeResult } from '#core/contract/helperProtocol.ts'
@@ -15,6 +16,7 @@ export interface HelperResults {
   drain: null
   close: null
   facts: MachineFacts
+  doctor: readonly DoctorRow[]
   preview: PreviewResult
   scope: ScopeResult
   cleanup: CleanupResult

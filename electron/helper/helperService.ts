@@ -6,6 +6,7 @@ import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import { helperLineLimit, helperProtocolVersion, helperRequestShape } from '#core/contract/helperProtocol.ts'
 import type { ChangeResult, CleanupResult, HelloResult, HelperEvent, HelperRequest, OpenResult, PreviewResult, ScopeResult } from '#core/contract/helperProtocol.ts'
 
+import { runDoctor } from '#probe/doctor.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 
 import type { Person } from './findPerson.ts'
@@ -106,6 +107,8 @@ export function serveHelper({ input, output, person, makeGate, cleanup, preview 
         return null
       case 'facts':
         return probeMachine({ privileged: true })
+      case 'doctor':
+        return runDoctor({ part: 'network' })
       case 'preview':
         return preview(request.plan)
       case 'scope':

@@ -236,7 +236,7 @@ export async function runApp(options: AppOptions): Promise<void> {
       return null
     },
     listPorts,
-    doctor: runDoctor,
+    doctor: async () => runDoctor({ folder: options.sessions ?? (await usualSessionsFolder()) }),
     listActions: () => readActions(),
     flows: (argument) => model.ask('flows', argument),
     position: (argument) => model.ask('position', argument),

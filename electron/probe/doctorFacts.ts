@@ -17,7 +17,9 @@ export interface Machine {
   readonly places: Places
   /** `nft list ruleset` (iptables-nft's tables are in it) and what iptables-legacy holds; undefined: may not be read without root, or no tool. */
   readonly ruleset: string | undefined
-  readonly legacy: string | undefined
+  readonly legacy: { readonly ipv4: string; readonly ipv6: string } | undefined
+  /** Where sessions go. */
+  readonly folder: string
 }
 export type Check = (machine: Machine) => Promise<readonly DoctorRow[]> | readonly DoctorRow[]
 
@@ -34,7 +36,7 @@ export function readText(path: string): Promise<string | undefined> {
   return readFile(path, 'utf8').then((text) => text.trimEnd(), () => undefined)
 }
 
-export async function readMachine(): Promise<Machine> {
+export async function readMachine(folder: string): Promise<Machine> {
   const isRoot = process.geteuid?.() === 0
   // Without -t the save tools show the tables there are and load no module for others.
   const [facts, ruleset, legacy4, legacy6] = await Promise.all([
@@ -43,6 +45,6 @@ export async function readMachine(): Promise<Machine> {
     isRoot ? ask('iptables-legacy-save', []) : undefined,
     isRoot ? ask('ip6tables-legacy-save', []) : undefined,
   ])
-  const legacy = legacy4 === undefined && legacy6 === undefined ? undefined : `${legacy4 ?? ''}\n${legacy6 ?? ''}`
-  return { isRoot, facts, places: findPlaces(), ruleset, legacy }
+  const legacy = legacy4 === undefined && legacy6 === undefined ? undefined : { ipv4: legacy4 ?? '', ipv6: legacy6 ?? '' }
+  return { isRoot, facts, places: findPlaces(), ruleset, legacy, folder }
 }

@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 import { execa } from 'execa'
 
 import type { DoctorRow } from '#core/contract/bridge.ts'
+import { listCgroups } from './cgroups.ts'
 import { readText } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
 
@@ -60,4 +61,30 @@ export const checkConfinement: Check = async ({ places }) => {
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
+}
+
+const littleRoom = 2 * 2 ** 30
+
+/** Room where sessions go. A full disk ends the recording, never the relaying. */
+export const checkDisk: Check = async ({ folder }) => {
+  let path = folder
+  // It may not have been made yet.
+  while (!existsSync(path) && dirname(path) !== path) path = dirname(path)
+  const { bavail, bsize, type } = await statfs(path)
+  const free = bavail * bsize
+  const gibibytes = `${(free / 2 ** 30).toFixed(1)} GiB free at ${path}`
+  const row = { id: 'disk', title: 'Room for sessions' }
+  // TMPFS_MAGIC, statfs(2).
+  const memory = type === 0x0102_1994 ? ', which is memory' : ''
+  if (free >= littleRoom) return [{ ...row, verdict: 'ok', fact: `${gibibytes}${memory}` }]
+  return [{ ...row, verdict: 'warn', fact: `${gibibytes}${memory}: when it is full the recording stops (the relaying does not)`, mend: 'make room, choose another place with -o, or keep a budget with --max-bytes 500M' }]
+}
+
+/** Where programs are told apart by their cgroup. */
+export const checkCgroups: Check = async () => {
+  const row = { id: 'cgroups', title: 'cgroups' }
+  const found = await listCgroups()
+  if (found === undefined) return [{ ...row, verdict: 'warn', fact: 'cgroup v2 is not mounted at /sys/fs/cgroup: --cgroup, --unit, --container and sluice run cannot be used', mend: 'boot with systemd.unified_cgroup_hierarchy=1, or sudo mkdir -p /sys/fs/cgroup/unified && sudo mount -t cgroup2 none /sys/fs/cgroup/unified' }]
+  const where = found.prefix === '' ? '/sys/fs/cgroup' : `/sys/fs/cgroup/${found.prefix}`
+  return [{ ...row, verdict: 'ok', fact: `version 2 at ${where}${found.paths === undefined ? '' : `, ${String(found.paths.length)} in it`}` }]
 }

@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 
+import { Failure } from '#core/contract/failure.ts'
 import { defaultMarks, defaultTable, routeProtocol } from '#core/rules/names.ts'
+import { checkConflicts } from './conflicts.ts'
 import { ask, readText } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
 
@@ -33,10 +35,15 @@ export const checkPolicyRules: Check = async () => {
   const others = [...parseRules(four), ...parseRules(six)].filter((rule) => !isOurs(rule))
   const say = (rule: IpRule): string => `${rule.priority ?? 0}: fwmark ${rule.fwmark ?? '0'}/${rule.fwmask ?? '0xffffffff'} lookup ${rule.table ?? '?'}`
   const overlapping = others.filter((rule) => rule.fwmark !== undefined && (Number(rule.fwmask ?? '0xffffffff') & ours) !== 0)
-  // A mask of all bits meets ours only when a packet bears both marks; a narrow one that shares a bit mistakes ours for its own.
-  const narrow = overlapping.filter((rule) => rule.fwmask !== undefined && rule.fwmask !== '0xffffffff')
   const ahead = others.filter((rule) => (rule.priority ?? 0) === 0 && rule.table !== 'local')
-  if (narrow.length > 0) return [{ ...row, verdict: 'warn', fact: `a rule of somebody else's looks at bits that Sluice marks with: ${narrow.slice(0, 3).map(say).join('; ')}`, mend: 'give that program another mark, or take its rule away while the gate is open' }]
+  try {
+    await checkConflicts({ marks: defaultMarks, table: defaultTable })
+  } catch (error) {
+    // As opening would.
+    if (!(error instanceof Failure)) throw error
+    const [fact = '', free] = error.message.split(/; free (?:here are|is) /)
+    return [{ ...row, verdict: 'fail', fact, mend: free === undefined ? 'take that rule or route away while the gate is open' : `sluice capture ${free}, or take that rule or route away while the gate is open` }]
+  }
   if (ahead.length > 0) return [{ ...row, verdict: 'warn', fact: `a rule at preference 0 is asked before Sluice's: ${ahead.slice(0, 3).map(say).join('; ')}`, mend: 'give that rule a preference above 0' }]
   if (overlapping.length > 0) return [{ ...row, verdict: 'ok', fact: `rules with whole marks (${overlapping.slice(0, 3).map(say).join('; ')}) do not meet flows of Sluice's` }]
   return [{ ...row, verdict: 'ok', fact: 'no ip rule collides with Sluice\'s marks' }]
@@ -49,6 +56,19 @@ export const checkSourceMark: Check = async () => {
   return [{
     id: 'src-valid-mark', title: 'Source checks', verdict: 'ok',
     fact: set.length === 0 ? 'src_valid_mark is off' : `src_valid_mark is on (${set.slice(0, 4).join(', ')}), as WireGuard and Tailscale set it; Sluice's ip rules are made for that`,
+  }]
+}
+
+/** A SYN that waited is put on lo once more; strict checks there know better (core/rules/compileRules.ts, `holdScopes`). */
+export const checkReversePath: Check = async ({ facts }) => {
+  const row = { id: 'rp-filter', title: 'Reverse path' }
+  if (facts.lenientLo === true) return [{ ...row, verdict: 'ok', fact: 'lo lets in what the relay sends again: forwarded connections wait for their server' }]
+  const values = await Promise.all(['all', 'lo'].flatMap((name) => ['rp_filter', 'src_valid_mark'].map(async (what) => [`${name}.${what}`, (await readText(`/proc/sys/net/ipv4/conf/${name}/${what}`)) ?? '?'] as const)))
+  const set = values.filter(([name, value]) => value !== '0' && !(name.endsWith('rp_filter') && value === '2'))
+  return [{
+    ...row, verdict: 'warn',
+    fact: `${set.map(([name, value]) => `net.ipv4.conf.${name} is ${value}`).join(', ')}: forwarded connections are accepted before their server has answered, so closed ports look open for a moment`,
+    mend: `sudo sysctl ${set.map(([name]) => `net.ipv4.conf.${name}=${name.endsWith('rp_filter') ? '2' : '0'}`).join(' ')}, if nothing else here needs it (WireGuard and Tailscale may)`,
   }]
 }
 

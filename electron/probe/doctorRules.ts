@@ -5,9 +5,10 @@ import type { DoctorRow } from '#core/contract/bridge.ts'
 import { chainPrefix, defaultMarks, nftTable, routeProtocol } from '#core/rules/names.ts'
 import { ask } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
+import { findInputFirewalls } from './inputFirewalls.ts'
+import { listManagers } from './managers.ts'
 import { listPorts } from './ports.ts'
 
-const hex = (mark: number): string => `0x${mark.toString(16).padStart(8, '0')}`
 const asRoot = 'sudo sluice doctor'
 
 /** Whether the helper that wrote this network namespace's journal is alive; for others than root, whether any helper is. */
@@ -34,7 +35,7 @@ async function livingHelper(isRoot: boolean): Promise<boolean> {
 export const checkLeftovers: Check = async ({ isRoot, ruleset, legacy }) => {
   const left: string[] = []
   if (ruleset !== undefined && new RegExp(`^table inet ${nftTable} `, 'm').test(ruleset)) left.push(`table inet ${nftTable}`)
-  if (`${ruleset ?? ''}\n${legacy ?? ''}`.includes(chainPrefix)) left.push(`chains ${chainPrefix}*`)
+  if (allRules(ruleset, legacy).includes(chainPrefix)) left.push(`chains ${chainPrefix}*`)
   for (const family of ['-4', '-6']) {
     const rules = (await ask('ip', [family, 'rule', 'show'])) ?? ''
     const routes = (await ask('ip', [family, 'route', 'show', 'table', 'all', 'protocol', String(routeProtocol)])) ?? ''
@@ -51,25 +52,23 @@ export const checkLeftovers: Check = async ({ isRoot, ruleset, legacy }) => {
 export const checkFirewall: Check = ({ isRoot, ruleset, legacy }) => {
   const row = { id: 'firewall', title: 'Firewall' }
   if (!isRoot) return [{ ...row, verdict: 'warn', fact: 'whether a firewall drops what comes in may be read by root alone', mend: asRoot }]
-  const chains: string[] = []
-  let table = ''
-  for (const line of (ruleset ?? '').split('\n')) {
-    const heading = /^table (\S+ \S+) \{/.exec(line)
-    if (heading !== null) table = heading[1] as string
-    if (/type filter hook input .*policy drop;/.test(line)) chains.push(table)
-  }
-  const dropsLegacy = /^:INPUT DROP/m.test(legacy ?? '')
-  if (chains.length === 0 && !dropsLegacy) return [{ ...row, verdict: 'ok', fact: 'no chain drops what comes in by its policy' }]
-  const mark = defaultMarks.forwarded
-  // nft writes the mask and the mark without leading zeros in rules of others.
-  const known = [hex(mark), `0x${mark.toString(16)}`, 'socket transparent 1 accept'].some((text) => `${outside(ruleset ?? '')}\n${legacy ?? ''}`.includes(text))
-  const where = [...chains, ...(dropsLegacy ? ['iptables-legacy'] : [])].join(', ')
-  if (known) return [{ ...row, verdict: 'ok', fact: `${where} drops what comes in, and lets Sluice's mark pass` }]
-  const first = chains[0]
-  const mend = first === undefined || /^ip6? filter$/.test(first)
-    ? `sudo ${dropsLegacy ? 'iptables-legacy' : 'iptables'} -I INPUT -m mark --mark ${hex(mark)}/${hex(mark)} -j ACCEPT (and the same with ip6tables)`
-    : `sudo nft insert rule ${first} CHAIN meta mark \\& ${hex(mark)} == ${hex(mark)} accept, CHAIN being its input chain`
-  return [{ ...row, verdict: 'warn', fact: `${where} drops what comes in: forwarded flows would not reach the relay (local ones do)`, mend }]
+  const firewalls = findInputFirewalls(ruleset ?? '', legacy ?? { ipv4: '', ipv6: '' }, defaultMarks.forwarded)
+  if (firewalls.length === 0) return [{ ...row, verdict: 'ok', fact: 'no chain drops what comes in' }]
+  const named = (some: typeof firewalls): string => some.map(({ chain }) => chain).join(', ')
+  const closed = firewalls.filter(({ letsPass }) => !letsPass)
+  if (closed.length === 0) return [{ ...row, verdict: 'ok', fact: `${named(firewalls)} drops what comes in, and lets Sluice's mark pass` }]
+  return [{ ...row, verdict: 'warn', fact: `${named(closed)} drops what comes in: forwarded UDP, and forwarded flows that somebody translates, would not reach the relay (local ones do)`, mend: closed.map(({ mend }) => mend).join(' and ') }]
+}
+
+function allRules(ruleset: string | undefined, legacy: { readonly ipv4: string; readonly ipv6: string } | undefined): string {
+  return [ruleset, legacy?.ipv4, legacy?.ipv6].join('\n')
+}
+
+/** Programs that change rules and routes by themselves. */
+export const checkManagers: Check = () => {
+  const names = listManagers()
+  const row = { id: 'managers', title: 'Managers of rules', verdict: 'ok' } as const
+  return [{ ...row, fact: names.length === 0 ? 'none of those that are known runs here' : `${names.join(', ')}: what it takes away of Sluice's while the gate is open is put back, and said` }]
 }
 
 /** A ruleset without our own table. */
@@ -84,7 +83,7 @@ export const checkForeignProxies: Check = async ({ isRoot, ruleset, legacy }) =>
   const rows: DoctorRow[] = []
   const listeners = (await listPorts()).filter((row) => row.kind === 'listening' && row.program !== undefined && proxyNames.has(row.program))
   const names = [...new Set(listeners.map((row) => `${row.program ?? ''} on ${row.port}`))]
-  const foreign = `${outside(ruleset ?? '')}\n${legacy ?? ''}`.split('\n').filter((line) => /\btproxy (ip6? )?to |-j TPROXY /.test(line) && !line.includes(chainPrefix))
+  const foreign = allRules(outside(ruleset ?? ''), legacy).split('\n').filter((line) => /\btproxy (ip6? )?to |-j TPROXY /.test(line) && !line.includes(chainPrefix))
   if (foreign.length > 0) rows.push({ id: 'tproxy', title: 'Other transparent rules', verdict: 'warn', fact: `${foreign.length === 1 ? 'a rule of somebody else\'s takes' : `${foreign.length} rules of others take`} connections, too: ${(foreign[0] as string).trim().slice(0, 160)}`, mend: 'stop that program, or leave its ports out' })
   rows.push({ id: 'proxies', title: 'Other proxies', verdict: 'ok', fact: names.length === 0 ? `none seen${isRoot ? '' : ' among your programs'}` : `${names.join(', ')}: flows to and from it are intercepted like any program's` })
   return rows

@@ -94,6 +94,16 @@ export async function tryBackend(backend: Backend, privileged: boolean): Promise
   return { ...found, usable: false, reason: `the kernel or iptables refuses transparent rules: ${refusal}` }
 }
 
+/** Loads a text by a backend in a namespace made for it: undefined when that went well, else one line of what was said; `no-scratch` where it cannot be tried. */
+export async function loadInScratch(backend: Backend, text: string, privileged: boolean): Promise<string | undefined> {
+  const path = findTool(backend === 'nft' ? 'nft' : iptablesTools(backend, 'ipv4').restore)
+  const unshare = findTool('unshare')
+  const scratch = path === undefined || unshare === undefined ? undefined : await openable(unshare, privileged)
+  if (path === undefined || scratch === undefined) return 'no-scratch'
+  const [command = '', ...args] = scratch
+  return run(command, [...args, path, ...(backend === 'nft' ? ['-f', '-'] : ['--noflush'])], text)
+}
+
 /** The words that run a command in a scratch namespace, if this machine lets us have one. */
 async function openable(unshare: string, privileged: boolean): Promise<string[] | undefined> {
   const words = privileged ? [unshare, '--net', '--'] : [unshare, '--map-root-user', '--net', '--']

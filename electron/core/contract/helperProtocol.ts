@@ -50,6 +50,8 @@ export const helperRequestShape = v.variant('type', [
   v.strictObject({ id, type: v.literal('close') }),
   /** What decides about rules here, as root sees it (in another network namespace nobody else can look). Answer: MachineFacts. */
   v.strictObject({ id, type: v.literal('facts') }),
+  /** What stands in the way here, as root sees it: the doctor's rows of a network namespace. Answer: a list of DoctorRow. */
+  v.strictObject({ id, type: v.literal('doctor') }),
   /** What `open` with that plan would change in the kernel now; changes nothing. Answer: PreviewResult. */
   v.strictObject({ id, type: v.literal('preview'), plan: planShape }),
   /**
