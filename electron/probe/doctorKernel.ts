@@ -25,11 +25,12 @@ export const checkKernelOptions: Check = async ({ isRoot, facts }) => {
   const plain = cgroups?.paths?.find((path) => plainPath.test(path))
   const path = plain === undefined ? undefined : cgroups?.prefix === '' ? plain : `${cgroups?.prefix ?? ''}/${plain}`
   const options = kernelOptions(plain === undefined || path === undefined ? undefined : { plain, path, level: plain.split('/').length })
-  const rows = await Promise.all(options.map((option) => tryOption(option, tools, isRoot)))
+  const rows = await Promise.all(options.map((option) => tryOption(option, tools, { isRoot, opens: facts.tools.some(({ usable }) => usable) })))
   return rows.filter((row) => row !== undefined)
 }
 
-async function tryOption(option: KernelOption, tools: readonly ToolFacts[], isRoot: boolean): Promise<DoctorRow | undefined> {
+/** `opens`: the gate can be opened all the same, say by redirecting. */
+async function tryOption(option: KernelOption, tools: readonly ToolFacts[], { isRoot, opens }: { readonly isRoot: boolean; readonly opens: boolean }): Promise<DoctorRow | undefined> {
   const tried = await Promise.all(tools.map(async ({ backend }) => {
     const trial = backend === 'nft' ? option.nft : option.iptables
     if (trial === undefined) return undefined
@@ -47,7 +48,7 @@ async function tryOption(option: KernelOption, tools: readonly ToolFacts[], isRo
   const lacks = `${unable.map(({ backend }) => backend).join(', ')} cannot: ${first.refusal ?? ''}`
   // What one tool can is enough; the gate is opened by it.
   if (able.length > 0) return { ...row, verdict: 'ok', fact: `tried by ${by}; ${lacks}` }
-  return { ...row, verdict: option.need === 'rules' ? 'fail' : 'warn', fact: `${option.without} (${lacks})`, mend: await mendOf(first.trial) }
+  return { ...row, verdict: option.need === 'rules' && !opens ? 'fail' : 'warn', fact: `${option.without} (${lacks})`, mend: await mendOf(first.trial) }
 }
 
 /** By what this kernel's own lists of modules say: there to be loaded, or of another package or kernel. */

@@ -5,6 +5,7 @@ import { makeLab } from '#test/lab/makeLab.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 
 import { snapshot } from '../helper/harness.ts'
+import { olderTool } from '../helper/olderTools.ts'
 import { installSluice, prepared, sluice } from './harness.ts'
 import type { Installed } from './harness.ts'
 
@@ -59,6 +60,12 @@ test('nothing in the way, then everything', async () => {
   const inside = await rows(['--netns', lab.names.router], [], 'client')
   expect(inside.get('ip-rules')).toEqual(bad.get('ip-rules'))
   expect([...inside.keys()].sort()).toEqual([...bad.keys()].sort())
+})
+
+test('an ability that one tool has not', async () => {
+  const found = await rows([], olderTool(installed.folder, 'nft', 'tproxy '))
+  expect(found.get('kernel-tproxy')).toMatchObject({ verdict: 'ok', fact: 'tried by iptables, iptables-legacy; nft cannot: Error: Operation not supported' })
+  expect(found.get('kernel-socket')).toMatchObject({ verdict: 'ok', fact: 'tried by nft, iptables, iptables-legacy' })
 })
 
 test('little room, no cgroups, a manager that runs', async () => {

@@ -149,7 +149,7 @@ describe('where the kernel can only redirect', () => {
     expect(describeOpening(makePlan({ tcp: '80' }), { tools: [] })).toEqual(describePlan(makePlan({ tcp: '80' })))
   })
   test('the doctor warns and says how to mend it', async () => {
-    const rows = await checkTools({ isRoot: true, facts: { ...facts, ...poor }, places: findPlaces(), ruleset: undefined, legacy: undefined })
+    const rows = await checkTools({ isRoot: true, facts: { ...facts, ...poor }, places: findPlaces(), ruleset: undefined, legacy: undefined, folder: '/' })
     expect(rows.filter(({ verdict }) => verdict === 'warn').map(({ id }) => id)).toEqual(['nft', 'redirect', 'owner'])
     expect(rows.find(({ id }) => id === 'nft')?.mend).toContain('modprobe')
   })
