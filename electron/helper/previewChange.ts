@@ -96,17 +96,20 @@ async function previewIptables({ ruleSet, backend, relayPort, holds, oldUdp }: G
     const [save, restore] = [requireTool(`${name}-save`), requireTool(`${name}-restore`)]
     // Asking old iptables makes its tables.
     const before = kind === 'legacy' && !legacyTables(family).includes(table) ? '' : savedText((await askTool(save, ['-t', table])).stdout)
-    const ours = renderIptables(ruleSet, { relayPort, holds, family, oldUdp }).load
+    const options = { relayPort, holds, family, oldUdp }
+    // The first is refused by a kernel without xt_time, as when opening.
+    const ours = [renderIptables(ruleSet, { ...options, until: Math.ceil(Date.now() / 1000) + 60 }).load, renderIptables(ruleSet, options).load]
     parts.push({ title: `${name}-save -t ${table}`, before, after: savedText(await afterRestore(scratch, { save, restore, before, ours, table })) })
   }
   return parts
 }
 
-async function afterRestore(scratch: ScratchNamespace, { save, restore, before, ours, table }: { save: string; restore: string; before: string; ours: string; table: IptablesTable }): Promise<string> {
-  const copied = before === '' || (await scratch.run(restore, ['--noflush'], { input: before })).exitCode === 0
+async function afterRestore(scratch: ScratchNamespace, { save, restore, before, ours, table }: { save: string; restore: string; before: string; ours: readonly string[]; table: IptablesTable }): Promise<string> {
+  const copied = before === '' || (await scratch.run(restore, ['--noflush'], { input: before.replaceAll('--datestop RENEWED', '--datestop 2037-01-01T00:00:00') })).exitCode === 0
   const left = copied ? sweepIptables((await scratch.run(save, ['-t', table])).stdout, table) : ''
   if (left !== '') await loaded(scratch.run(restore, ['--noflush'], { input: left }), restore)
-  await loaded(scratch.run(restore, ['--noflush'], { input: ours }), restore)
+  const [first = '', second = ''] = ours
+  if ((await scratch.run(restore, ['--noflush'], { input: first })).exitCode !== 0) await loaded(scratch.run(restore, ['--noflush'], { input: second }), restore)
   const saved = (await scratch.run(save, ['-t', table])).stdout
   if (copied) return saved
   // Somebody's rules there need what a namespace alone has not (an ipset): then ours are put among theirs as text.
@@ -118,9 +121,10 @@ async function afterRestore(scratch: ScratchNamespace, { save, restore, before, 
   return [...lines.slice(0, afterChains), ...declared, ...lines.slice(afterChains, end), ...rules, ...lines.slice(end)].join('\n')
 }
 
-/** Without what changes by itself: comments with the time, and counters. */
+/** Without what changes by itself: comments with the time, counters, and the lease's end, which is written anew every few seconds. */
 function savedText(saved: string): string {
-  return saved.split('\n').filter((line) => line !== '' && !line.startsWith('#')).map((line) => `${line.replace(/ \[\d+:\d+\]$/, '')}\n`).join('')
+  const plain = (line: string): string => line.replace(/ \[\d+:\d+\]$/, '').replace(/( --datestop) \S+/, '$1 RENEWED')
+  return saved.split('\n').filter((line) => line !== '' && !line.startsWith('#')).map((line) => `${plain(line)}\n`).join('')
 }
 
 async function previewRoutes(ruleSet: RuleSet, scratch: ScratchNamespace): Promise<Whole[]> {

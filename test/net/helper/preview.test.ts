@@ -33,7 +33,7 @@ async function listing(title: string): Promise<string> {
   const { stdout } = await lab.exec('router', [command, ...words], { reject: false })
   // Sockets that are there, the relay's own among them, are left alone for half a minute.
   if (command === 'nft') return stdout.replace(/^(\tset (?:lease|old_udp_ports) \{\n[^}]*?)\t\telements = \{[^}]*\}\n/gm, '$1')
-  return command === 'ip' ? stdout : stdout.split('\n').filter((line) => line !== '' && !/^#|-m multiport --sports /.test(line)).map((line) => `${line.replace(/ \[\d+:\d+\]$/, '')}\n`).join('')
+  return command === 'ip' ? stdout : stdout.split('\n').filter((line) => line !== '' && !/^#|-m multiport --sports /.test(line)).map((line) => `${line.replace(/ \[\d+:\d+\]$/, '').replace(/( --datestop) \S+/, '$1 RENEWED')}\n`).join('')
 }
 
 const neighbours = {
