@@ -49,6 +49,8 @@ export async function launchApp(desktop: Desktop, options: LaunchOptions): Promi
     if (error instanceof errors.TimeoutError) return launch()
     throw error
   })
+  // From the start: an app that was killed is not waited for.
+  const gone = new Promise<void>((resolve) => app.once('close', () => resolve()))
   const page = await app.firstWindow()
   const pid = await app.evaluate(() => process.pid)
   return {
@@ -58,7 +60,6 @@ export async function launchApp(desktop: Desktop, options: LaunchOptions): Promi
     sessions,
     userData,
     async stop() {
-      const gone = app.waitForEvent('close').catch(() => undefined)
       try {
         await app.evaluate(({ app: electron, dialog }) => {
           // The first button closes at once.
