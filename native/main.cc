@@ -73,9 +73,9 @@ bool witnessIsThere(int channel) {
   return ::poll(&waiting, 1, kWitnessPatience) == 1 && receiveAnswer(channel, ended).has_value();
 }
 
-RelayOptions relayOptions(const StartMessage& start, std::uint16_t port) {
+RelayOptions relayOptions(const StartMessage& start, std::uint16_t port, std::uint16_t keptPort) {
   constexpr std::int64_t kSecond = 1'000'000'000;
-  RelayOptions options{start.uplinkMark, start.maxFlows, port, start.threads, start.redirect.has_value()};
+  RelayOptions options{start.uplinkMark, start.maxFlows, port, start.threads, keptPort, start.redirect.has_value()};
   options.udpIdle = {start.udpIdle.dns * kSecond, start.udpIdle.quic * kSecond, start.udpIdle.other * kSecond, kSecond};  // failing: a second
   for (const PortRange& range : start.refuse) options.refuse.emplace_back(range.from, range.to);
   return options;
@@ -122,7 +122,7 @@ int run() {
 
   if (witness >= 0 && !witnessIsThere(witness)) witness = -1;
   const Reach reach = !start.redirect ? Reach::kTransparent : start.redirect->everywhere ? Reach::kEverywhere : Reach::kLoopback;
-  Listeners listeners = openListeners(start.port, start.portTries, start.ipv6, start.threads, start.udp, reach);
+  Listeners listeners = openListeners({start.port, start.portTries, start.ipv6, start.threads, start.udp, reach, 0});
   switch (listeners.failure) {
     case Listeners::Failure::kNone: break;
     case Listeners::Failure::kPortTaken: giveUp(channel, "port-taken", "No free port to listen on", std::strerror(listeners.error));
@@ -131,12 +131,19 @@ int run() {
     case Listeners::Failure::kOther: giveUp(channel, "internal", "The relay cannot listen", std::strerror(listeners.error));
   }
 
+  // A flow whose port cannot be kept goes on without.
+  Listeners kept;
+  if (start.keep && synLog && listeners.port < 65535) {
+    kept = openListeners({static_cast<std::uint16_t>(listeners.port + 1), start.portTries + 1, listeners.ipv6, start.threads, false, reach, start.keep->mark});
+  }
+  kept.sockets.resize(start.threads);
+
   if (const int failed = start.udp ? bindUdpListeners(udp, listeners.port, listeners.ipv6) : 0; failed != 0) {
     giveUp(channel, failed == EADDRINUSE ? "port-taken" : "internal", "The relay cannot listen for UDP", std::strerror(failed));
   }
 
   RelayShared shared;
-  shared.options = relayOptions(start, listeners.port);
+  shared.options = relayOptions(start, listeners.port, kept.port);
   shared.witness = witness;
   for (const HandOverWish& wish : start.handOver) shared.handOvers.push_back(std::make_unique<HandOver>(wish));
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));
@@ -144,14 +151,15 @@ int run() {
   std::unique_ptr<Usher> usher;
   if (synLog) {
     RawSender sender(start.hold->releasedMark, start.uplinkMark);
-    if (sender.good()) usher = std::make_unique<Usher>(shared, recorder->track(start.threads), std::move(synLog), std::move(sender));
+    if (!sender.good()) shared.options.keptPort = 0;
+    else usher = std::make_unique<Usher>(shared, recorder->track(start.threads), std::move(synLog), std::move(sender));
   }
   shared.usher = usher.get();
   std::vector<std::unique_ptr<Worker>> workers;
   for (std::size_t i = 0; i < start.threads; ++i) {
-    workers.push_back(std::make_unique<Worker>(shared, i, workers, recorder->track(i), std::move(listeners.sockets[i]), std::move(udp[i])));
+    workers.push_back(std::make_unique<Worker>(shared, i, workers, recorder->track(i), Listening{std::move(listeners.sockets[i]), std::move(kept.sockets[i]), std::move(udp[i])}));
   }
-  channel.send(formatReady(listeners.port, listeners.ipv6, usher != nullptr, ::getpid(), ::getuid()), false);
+  channel.send(formatReady(listeners.port, shared.options.keptPort, listeners.ipv6, usher != nullptr, ::getpid(), ::getuid()), false);
   for (const auto& worker : workers) worker->start();
   if (usher) usher->start();
 

@@ -54,7 +54,7 @@ export const captureCommand: Command = {
   usage: `sluice capture [--tcp PORTS] [--udp PORTS] [--refuse PORTS] -o NAME.sluice [--for 30s] [--json] [--no-payload]
                [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N]
                [--netns NAME|PID] and the choices of sluice plan: --udp-idle --send --scope --iface --source --exclude-source --server --exclude
-               --user --group --cgroup --unit --container --no-hold --backend --port
+               --user --group --cgroup --unit --container --no-hold --keep-port --backend --port
 
 Prints one line beginning with READY when the gate is open, then the flows: a live table on a terminal, else a line for each that is over.
 Interrupt it (Ctrl+C) and it drains: no new flow is taken, those that run end by themselves, then the gate closes. Interrupt it again and it closes at

@@ -18,7 +18,7 @@ export const planCommand: Command = {
   name: 'plan',
   summary: 'says what opening the gate would do, in words and in rules; changes nothing',
   usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
-            [--no-hold] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--diff] [--json]
+            [--no-hold] [--keep-port] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--diff] [--json]
 
 Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
 
@@ -40,6 +40,7 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --container C    local flows of this container, by name or id (of a container with a network of its own only with --netns)
   --exclude CIDR   servers to leave alone
   --no-hold        accepts a TCP client before its server has answered: quicker by a little, but a closed port looks open for a moment
+  --keep-port      servers see the devices' own ports too, where those are free here (forwarded TCP)
   --backend B      the tool that loads the rules (auto: nft where it can be used)
   --marks F,L,U    bits to mark packets with, if others use the usual ones (0x2000000,0x10000000,0x80000000)
   --table N        routing table (7701)

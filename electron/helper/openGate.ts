@@ -6,7 +6,6 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import type { IptablesTable } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
-import { tableOf } from '#core/rules/renderIptables.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
@@ -138,9 +137,9 @@ export class OpenGate {
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
     this.#step('starting the guard')
-    const [mangle, nat] = [await readBases('mangle'), await readBases('nat')]
+    const base = { raw: await readBases('raw'), mangle: await readBases('mangle'), nat: await readBases('nat') }
     signal.throwIfAborted()
-    const journal: Journal = { version: 1, helper: self, person: { uid: person.uid, user: person.user }, backend, table: plan.table, mangle, nat }
+    const journal: Journal = { version: 1, helper: self, person: { uid: person.uid, user: person.user }, backend, table: plan.table, ...base }
     this.#undo.push({ what: 'the journal', run: () => void removeJournal(namespace) })
     writeJournal(namespace, journal)
     const guard = async (): Promise<GuardLink> => {
@@ -172,6 +171,8 @@ export class OpenGate {
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
         hold: wantsHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
+        // Its answers tell the rules which flows are in a zone of their own.
+        ...(wantsHold && plan.keepPort ? { keep: { mark: plan.marks.forwarded } } : {}),
         // Also when no port is chosen yet: one may be while the gate is open.
         udp: ruleSet.way !== 'redirect',
         ...(redirect === undefined ? {} : { redirect }),
@@ -207,7 +208,11 @@ export class OpenGate {
       const why = wantsHold ? 'another program has the packet log this needs' : 'the kernel has no packet log (nfnetlink_log)'
       this.#context.emit({ event: 'warning', code: 'no-hold', message: `Closed ports look open for a moment before they are reset: ${why}.` })
     }
-    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied.ruleSet, { relayPort: ready.port, owner, holds: ready.holds, base: { mangle, nat }[tableOf(ruleSet)], ...udpBefore({ ...plan, udp: ruleSet.sets.udp }) }), (got) => got.remove())
+    if (plan.keepPort && plan.scope.includes('forwarded') && redirect === undefined && (!ready.holds || facts.lenientLo !== true)) {
+      const why = ready.holds ? 'strict reverse-path rules on lo (rp_filter or src_valid_mark) let no held connection in' : 'connections cannot wait for their server here'
+      this.#context.emit({ event: 'warning', code: 'no-keep-port', message: `Servers see ports of this computer’s instead of the devices’ own: ${why}.` })
+    }
+    const keeper = await this.#doing('rules', makeRuleKeeper(backend, applied.ruleSet, { relayPort: ready.port, owner, holds: ready.holds, base, keptPort: ready.keptPort, ...udpBefore({ ...plan, udp: ruleSet.sets.udp }) }), (got) => got.remove())
     this.#keeper = keeper
     if (keeper.holder !== undefined) this.#endWith(keeper.holder)
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))

@@ -15,7 +15,7 @@ import { readLines } from './readLines.ts'
 
 const count = v.pipe(v.number(), v.minValue(0))
 const saidShape = v.variant('type', [
-  v.object({ type: v.literal('ready'), port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535)), ipv6: v.boolean(), holds: v.boolean(), pid: count, uid: count }),
+  v.object({ type: v.literal('ready'), port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535)), ipv6: v.boolean(), holds: v.boolean(), keptPort: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))), pid: count, uid: count }),
   v.object({
     type: v.literal('failed'),
     code: v.picklist(['capture-unwritable', 'port-taken', 'no-transparent', 'internal']),
@@ -42,6 +42,8 @@ export interface RelayStart {
   readonly uplinkMark: number
   /** Where the rules put SYNs that wait for their server, and what leads them to the listener when they have waited. null: none waits. */
   readonly hold: { readonly group: number; readonly releasedMark: number } | null
+  /** A held flow of a device goes on with the device's own port, and its client comes to a listener of its own whose answers bear that mark. */
+  readonly keep?: { readonly mark: number }
   /**
    * Where the rules translate destinations instead of handing packets over: the relay asks conntrack where each connection was going, and bears its own address
    * towards servers. `everywhere`: it listens on every address of this machine, not on loopback alone.

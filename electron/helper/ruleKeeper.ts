@@ -2,10 +2,11 @@ import { setTimeout } from 'node:timers/promises'
 
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
-import { nftFamily, nftTable } from '#core/rules/names.ts'
+import { iptablesTables, nftFamily, nftTable } from '#core/rules/names.ts'
+import type { IptablesTable } from '#core/rules/names.ts'
 import { describeLoss, ownLines, repairIptables } from '#core/rules/repairIptables.ts'
 import { drainRules } from '#core/rules/compileRules.ts'
-import { renderIptables, renderIptablesChange, sweepIptables, tableOf } from '#core/rules/renderIptables.ts'
+import { renderIptables, renderIptablesChange, sweepIptables, tablesOf } from '#core/rules/renderIptables.ts'
 import type { IptablesState, IptablesTexts } from '#core/rules/renderIptables.ts'
 import { renderNft, renderNftChange } from '#core/rules/renderNft.ts'
 import { oldPortsFor } from '#core/rules/ruleSet.ts'
@@ -71,9 +72,13 @@ export interface KeeperOptions extends UdpBefore {
   readonly owner: boolean
   /** The relay sends held SYNs again. */
   readonly holds: boolean
-  /** What of the table of iptables-nft's that ours go into stood there before us. */
-  readonly base: { readonly ipv4: BaseChains; readonly ipv6: BaseChains }
+  /** Of the listener for flows that keep their clients' ports. */
+  readonly keptPort: number | undefined
+  /** What of iptables-nft's tables stood there before us. */
+  readonly base: Bases
 }
+
+export type Bases = Readonly<Record<IptablesTable, { readonly ipv4: BaseChains; readonly ipv6: BaseChains }>>
 
 export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options: KeeperOptions): Promise<RuleKeeper> {
   if (backend !== 'nft') return makeIptablesKeeper(backend, ruleSet, options)
@@ -92,10 +97,10 @@ function makeQueue(): <T>(work: () => Promise<T>) => Promise<T> {
 }
 
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
-function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
+function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, owner, holds, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
   /** As when taking, also while drained. */
   let wanted = ruleSet
-  let texts = renderNft(ruleSet, { relayPort, owner, holds, leaseSeconds })
+  let texts = renderNft(ruleSet, { relayPort, keptPort, owner, holds, leaseSeconds })
   const queue = makeQueue()
   let state: 'none' | 'taking' | 'drained' = 'none'
   let { arm } = texts
@@ -134,7 +139,7 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds,
       queue(async () => {
         await run(texts.load, { signal })
         await settled(settle, signal)
-        arm = renderNft(ruleSet, { relayPort, owner, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm
+        arm = renderNft(ruleSet, { relayPort, keptPort, owner, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm
         await run(arm, { signal })
         await remember('taking')
       }),
@@ -148,10 +153,10 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds,
     change: (next, before, signal) =>
       queue(async () => {
         const shift = async (to: RuleSet): Promise<void> => {
-          const text = renderNftChange(state === 'drained' ? drainRules(wanted) : wanted, to, { relayPort, holds })
+          const text = renderNftChange(state === 'drained' ? drainRules(wanted) : wanted, to, { relayPort, keptPort, holds })
           if (text !== '') await run(text)
           wanted = to
-          texts = renderNft(to, { relayPort, owner, holds, leaseSeconds })
+          texts = renderNft(to, { relayPort, keptPort, owner, holds, leaseSeconds })
           arm = texts.arm
           state = 'taking'
         }
@@ -159,7 +164,7 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, owner, holds,
         await settled(before.settle, signal)
         const oldUdp = await before.listOldUdp()
         await shift(next)
-        await run(renderNft(next, { relayPort, owner, holds, leaseSeconds, oldUdp }).arm, { within: smallWithin })
+        await run(renderNft(next, { relayPort, keptPort, owner, holds, leaseSeconds, oldUdp }).arm, { within: smallWithin })
         await remember('taking')
       }),
     remove: () =>
@@ -213,8 +218,7 @@ interface RestoreTool {
   readonly save: string
 }
 
-function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, holds, base, settle, listOldUdp }: KeeperOptions): RuleKeeper {
-  const table = tableOf(ruleSet)
+function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: RuleSet, { relayPort, keptPort, holds, base, settle, listOldUdp }: KeeperOptions): RuleKeeper {
   const kind = backend === 'iptables' ? 'nft' : 'legacy'
   const tools: RestoreTool[] = ruleSet.families.map((family) => {
     const name = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
@@ -231,6 +235,9 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     if (failures.length > 0) throw failures[0]
   }
   const loaded = new Set<Family>()
+  /** All that any rules so far have been in. */
+  const everIn = new Set(tablesOf(ruleSet))
+  const tables = (): IptablesTable[] => iptablesTables.filter((table) => everIn.has(table))
   /** As when taking, also while drained. */
   let wanted: IptablesState = { ruleSet, ...leased() }
   /** A kernel without xt_time knows no lease. */
@@ -238,7 +245,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   const stateFor = ({ until, ...state }: IptablesState, family: Family): IptablesState => (until === undefined || timeless.has(family) ? state : { ...state, until })
   const texts = (family: Family): IptablesTexts => {
     const { ruleSet: rules, ...state } = stateFor(wanted, family)
-    return renderIptables(rules, { relayPort, holds, family, ...state })
+    return renderIptables(rules, { relayPort, keptPort, holds, family, ...state })
   }
   let forgetAt = Infinity
   let renewAt = 0
@@ -246,9 +253,13 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   const reference = new Map<Family, string[]>()
   let drained = false
   const save = async (tool: RestoreTool): Promise<string> => {
-    const saved = await askTool(tool.save, ['-t', table])
-    if (saved.exitCode !== 0) throw new Failure('rules-failed', `${tool.save} failed`, saved.stderr.slice(0, 4000))
-    return saved.stdout
+    const texts: string[] = []
+    for (const table of tables()) {
+      const saved = await askTool(tool.save, ['-t', table])
+      if (saved.exitCode !== 0) throw new Failure('rules-failed', `${tool.save} failed`, saved.stderr.slice(0, 4000))
+      texts.push(`${saved.stdout}\n`)
+    }
+    return texts.join('')
   }
   const remember = async (tool: RestoreTool): Promise<void> => void reference.set(tool.family, ownLines(await save(tool)))
   const lossOf = async (tool: RestoreTool): Promise<string[]> => {
@@ -259,10 +270,11 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   }
   /** Old ports do not time out by themselves here, so this also forgets them. */
   const shiftAll = async (to: IptablesState, { everyFew = false } = {}): Promise<void> => {
+    for (const table of tablesOf(to.ruleSet)) everIn.add(table)
     const from = drained ? { ...wanted, ruleSet: drainRules(wanted.ruleSet) } : wanted
     const done: RestoreTool[] = []
     const shift = async (tool: RestoreTool, before: IptablesState, after: IptablesState): Promise<void> => {
-      const text = renderIptablesChange(stateFor(before, tool.family), stateFor(after, tool.family), { relayPort, holds, family: tool.family })
+      const text = renderIptablesChange(stateFor(before, tool.family), stateFor(after, tool.family), { relayPort, keptPort, holds, family: tool.family })
       if (text !== '') await restore(tool, text, { everyFew })
     }
     try {
@@ -342,9 +354,13 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
       return queue(() =>
         each(async (tool) => {
           if (!loaded.has(tool.family)) return
-          const text = sweepIptables(await save(tool), table)
-          if (text !== '') await restore(tool, text)
-          if (kind === 'nft') await restoreBase(tool.family, table, base[tool.family])
+          const saved = await save(tool)
+          // What takes first, then what that needs.
+          for (const table of tables().toReversed()) {
+            const text = sweepIptables(saved, table)
+            if (text !== '') await restore(tool, text)
+            if (kind === 'nft') await restoreBase(tool.family, table, base[table][tool.family])
+          }
           loaded.delete(tool.family)
         }),
       )

@@ -16,7 +16,8 @@ const journalShape = v.strictObject({
   person: v.strictObject({ uid: v.pipe(v.number(), v.integer()), user: v.string() }),
   backend: v.picklist(['nft', 'iptables', 'iptables-legacy']),
   table: v.pipe(v.number(), v.integer()),
-  /** Base chains of iptables-nft's `mangle` and `nat` that were there before us (null: not even the table): it makes them and nobody else would remove them. */
+  /** Base chains of iptables-nft's tables that were there before us (null: not even the table): it makes them and nobody else would remove them. */
+  raw: baseChains,
   mangle: baseChains,
   nat: baseChains,
 })

@@ -172,6 +172,11 @@ ControlMessage parseStart(const Json& json) {
     start.hold->releasedMark = static_cast<std::uint32_t>(options.integer("releasedMark", 1, std::numeric_limits<std::uint32_t>::max()));
     if (!options.wrong().empty()) return MalformedMessage{"start.hold." + options.wrong()};
   }
+  if (const Json* keep = json.member("keep"); keep != nullptr && !keep->isNull()) {
+    Reader options(*keep);
+    start.keep = KeepOptions{static_cast<std::uint32_t>(options.integer("mark", 1, std::numeric_limits<std::uint32_t>::max()))};
+    if (!options.wrong().empty() || !start.hold) return MalformedMessage{"start.keep"};
+  }
   if (const Json* redirect = json.member("redirect"); redirect != nullptr && !redirect->isNull()) {
     Reader options(*redirect);
     start.redirect = RedirectOptions{options.boolean("everywhere")};
@@ -216,8 +221,9 @@ ControlMessage parseControlLine(std::string_view line) {
   return UnknownMessage{};
 }
 
-std::string formatReady(std::uint16_t port, bool ipv6, bool holds, pid_t pid, uid_t uid) {
-  return "{\"type\":\"ready\",\"port\":" + std::to_string(port) + ",\"ipv6\":" + (ipv6 ? "true" : "false") +
+std::string formatReady(std::uint16_t port, std::uint16_t keptPort, bool ipv6, bool holds, pid_t pid, uid_t uid) {
+  const std::string kept = keptPort == 0 ? "" : ",\"keptPort\":" + std::to_string(keptPort);
+  return "{\"type\":\"ready\",\"port\":" + std::to_string(port) + kept + ",\"ipv6\":" + (ipv6 ? "true" : "false") +
          ",\"holds\":" + (holds ? "true" : "false") +
          ",\"pid\":" + std::to_string(pid) + ",\"uid\":" + std::to_string(uid) + "}\n";
 }

@@ -27,6 +27,8 @@ struct HoldOptions {
 
 struct RedirectOptions { bool everywhere = false; };  // devices are translated to this machine's other addresses
 
+struct KeepOptions { std::uint32_t mark = 0; };  // of answers to clients of flows that keep their ports
+
 struct StartMessage {
   uid_t uid = 0;
   gid_t gid = 0;
@@ -43,6 +45,7 @@ struct StartMessage {
   bool attribute = false;
   unsigned maxFlows = 0;              // 1..1,000,000
   std::optional<HoldOptions> hold;    // SYNs are held until their server has answered
+  std::optional<KeepOptions> keep;    // held flows go on with their clients' ports
   std::optional<RedirectOptions> redirect;  // the kernel cannot hand connections over as they are; without UDP and holding then
   std::string version;                // printable ASCII, 1..64
   bool udp = false;                   // the rest may be absent
@@ -68,7 +71,7 @@ struct Counters {
 };
 
 // Lines with their line feed.
-std::string formatReady(std::uint16_t port, bool ipv6, bool holds, pid_t pid, uid_t uid);
+std::string formatReady(std::uint16_t port, std::uint16_t keptPort, bool ipv6, bool holds, pid_t pid, uid_t uid);  // keptPort 0: there is none
 std::string formatFailed(std::string_view code, std::string_view message, std::string_view detail);
 std::string formatPong(std::int64_t id, const Counters& counters, Recording recording);
 std::string formatFlows(const Counters& counters);

@@ -30,7 +30,7 @@ struct Listener {
   bool opaque = false;  // transparency was what failed
 };
 
-Listener openListener(int family, std::uint16_t port, Reach reach, bool first) {
+Listener openListener(int family, std::uint16_t port, const ListenWish& wish, bool first) {
   Listener result;
   const auto fail = [&]() -> Listener { return Listener{Descriptor{}, errno, false}; };
   Descriptor fd{::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
@@ -39,10 +39,11 @@ Listener openListener(int family, std::uint16_t port, Reach reach, bool first) {
   // The first of a port binds without SO_REUSEPORT, or two relays of one person would share their flows without knowing.
   if (!first && !set(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return fail();
   // Bound before it becomes transparent: a transparent socket may be bound to ::1 where there is none.
-  const Endpoint address = reach == Reach::kEverywhere ? wildcard(family, port) : loopback(family, port);
+  const Endpoint address = wish.reach == Reach::kEverywhere ? wildcard(family, port) : loopback(family, port);
   if (::bind(fd.get(), address.raw(), address.size()) != 0) return fail();
   if (first && !set(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return fail();
-  if (reach == Reach::kTransparent && !setTransparent(fd.get(), family)) return Listener{Descriptor{}, errno, true};
+  if (wish.mark != 0 && !set(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(wish.mark))) return fail();
+  if (wish.reach == Reach::kTransparent && !setTransparent(fd.get(), family)) return Listener{Descriptor{}, errno, true};
   // Accepted sockets inherit all of it, which saves a handful of calls a flow.
   if (!armAbrupt(fd.get()) || ::listen(fd.get(), 4096) != 0) return fail();
   result.socket = std::move(fd);
@@ -75,20 +76,20 @@ Endpoint loopback(int family, std::uint16_t port) {
   return endpoint;
 }
 
-Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads, bool udp, Reach reach) {
+Listeners openListeners(const ListenWish& wish) {
   Listeners result;
   result.failure = Listeners::Failure::kPortTaken;
   result.error = EADDRINUSE;
-  for (unsigned candidate = port; candidate <= port + tries && candidate <= 65535; ++candidate) {
+  for (unsigned candidate = wish.port; candidate <= wish.port + wish.tries && candidate <= 65535; ++candidate) {
     const auto number = static_cast<std::uint16_t>(candidate);
     result.sockets.clear();
-    result.ipv6 = ipv6;
-    bool taken = udp && !udpPortFree(number, ipv6);
-    for (std::size_t thread = 0; thread < threads && !taken; ++thread) {
+    result.ipv6 = wish.ipv6;
+    bool taken = wish.udp && !udpPortFree(number, wish.ipv6);
+    for (std::size_t thread = 0; thread < wish.threads && !taken; ++thread) {
       auto& pair = result.sockets.emplace_back();
       for (const int family : {AF_INET, AF_INET6}) {
         if (family == AF_INET6 && !result.ipv6) continue;
-        Listener listener = openListener(family, number, reach, thread == 0);
+        Listener listener = openListener(family, number, wish, thread == 0);
         if (listener.socket) {
           pair[family == AF_INET ? 0 : 1] = std::move(listener.socket);
         } else if (listener.error == EADDRINUSE) {

@@ -29,7 +29,16 @@ enum class Reach : std::uint8_t { kTransparent, kLoopback, kEverywhere };
 // Listens on 127.0.0.1 and, where wanted and there, ::1, both on the first of port, port+1 .. port+tries on which nobody else listens.
 // Loopback and not the wildcard: a transparent wildcard listener takes every flow through the machine to its port number. `udp`: the port is
 // to be free for UDP too (net/udp_socket.h listens there).
-Listeners openListeners(std::uint16_t port, unsigned tries, bool ipv6, std::size_t threads, bool udp = false, Reach reach = Reach::kTransparent);
+struct ListenWish {
+  std::uint16_t port = 0;
+  unsigned tries = 0;
+  bool ipv6 = true;
+  std::size_t threads = 1;
+  bool udp = false;
+  Reach reach = Reach::kTransparent;
+  std::uint32_t mark = 0;     // of all that is sent on accepted connections, from the first answer on
+};
+Listeners openListeners(const ListenWish& wish);
 
 // Where a connection the rules brought here was going. Handed over as it was (TPROXY) that is the socket's own address; redirected, conntrack is asked. false: nobody knows.
 bool originalDestination(int fd, bool redirected, Endpoint& into);

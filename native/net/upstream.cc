@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "net/descriptor.h"
 #include "net/socket_options.h"
@@ -30,8 +31,7 @@ template <typename Make, typename Prepare>
 Upstream reach(const UpstreamRequest& request, Make make, Prepare prepare) {
   const int family = request.server.family();
   const bool spoof = request.spoof && !request.local && !request.ownServer;
-  Endpoint source = request.client;
-  source.setPort(0);
+  bool exact = spoof && request.keepPort;
   Descriptor refused;  // keeps its port away from the next try
   for (int attempt = 0;; ++attempt) {
     Upstream result;
@@ -45,19 +45,26 @@ Upstream reach(const UpstreamRequest& request, Make make, Prepare prepare) {
     if (spoof || request.local) {
       // Without a port now, connect() chooses one that is free for this destination, not one that is free for all.
       if (spoof && !setTransparent(fd.get(), family)) return fail();
-      setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
+      // With SO_REUSEADDR one port may lead to several servers.
+      exact ? setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) : setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
+      Endpoint source = request.client;
+      if (!exact) source.setPort(0);
       // A local program's address may have gone meanwhile; the route's own choice is right then.
-      if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) return fail();
+      if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) {
+        if (!std::exchange(exact, false)) return fail();
+        continue;  // somebody here has that port
+      }
     }
     prepare(fd.get());
     if (::connect(fd.get(), request.server.raw(), request.server.size()) == 0) {
       result.connected = true;
     } else if (errno != EINPROGRESS) {
-      return fail();
+      if (!std::exchange(exact, false)) return fail();
+      continue;  // the same connection is still there, or ended lately; what else it may be shows at the next try
     }
     socklen_t length = sizeof result.local.storage;
     if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) return fail();
-    if (spoof && attempt < 4 && result.local.port() == request.client.port()) {
+    if (spoof && !exact && attempt < 5 && result.local.port() == request.client.port()) {
       refused = std::move(fd);
       continue;
     }

@@ -15,6 +15,7 @@ struct UpstreamRequest {
   bool ownServer = false;    // the server is an address of this machine
   bool spoof = true;         // rules bring answers to a client's address here
   std::uint32_t mark = 0;
+  bool keepPort = false;     // the server is to see the client's port, too, if it is free; never a reason to fail
   // Of the client's SYN, where it was seen; 0: not known. The server then sees what it would have seen.
   std::uint8_t tos = 0, hops = 0;
   std::uint16_t mss = 0;
@@ -27,8 +28,8 @@ struct Upstream {
   Endpoint local;            // its own end
 };
 
-// Begins the connection to the original destination. A forwarded flow leaves with the client's address and a port of its own (the
-// client's port too would be one conntrack tuple for two connections); a local one with the address the program had.
+// Begins the connection to the original destination. A forwarded flow leaves with the client's address and a port of its own (the client's port too
+// would be one conntrack tuple for two connections: `keepPort` is for those whose client's side is in a zone of its own); a local one with the address the program had.
 Upstream openUpstream(const UpstreamRequest& request);
 
 // The same for a flow of UDP: connected at once, its errors told with what ICMP said.

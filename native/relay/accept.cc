@@ -20,9 +20,9 @@ constexpr std::int64_t kPause = 100'000'000;           // ns without accepting w
 
 }  // namespace
 
-bool Worker::acceptAll(int family) {
-  if (paused_ || !listeners_[static_cast<std::size_t>(family)]) return true;
-  const int listener = listeners_[static_cast<std::size_t>(family)].get();
+bool Worker::acceptAll(std::size_t which) {
+  if (paused_ || !listeners_[which]) return true;
+  const int listener = listeners_[which].get();
   for (int i = 0; i < kAcceptsATurn; ++i) {
     Endpoint client;
     socklen_t length = sizeof client.storage;
@@ -46,7 +46,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   Endpoint server;
   const bool redirected = shared_.options.redirected;
   // Somebody who speaks to the relay itself was not intercepted and has no destination. Where it listens everywhere, that may be anybody.
-  if (!originalDestination(fd, redirected, server) || (server.port() == shared_.options.port && (redirected ? own_ : AddressList{}).contains(server))) {
+  if (!originalDestination(fd, redirected, server) || ((server.port() == shared_.options.port || server.port() == shared_.options.keptPort) && (redirected ? own_ : AddressList{}).contains(server))) {
     ::close(fd);
     return;
   }
@@ -185,21 +185,21 @@ void Worker::shed(int listener) {
 void Worker::pauseListeners() {
   paused_ = true;
   resumeAt_ = now_ + kPause;
-  for (std::uint64_t family = 0; family < 2; ++family) {
+  for (std::size_t which = 0; which < listeners_.size(); ++which) {
     epoll_event none{};
-    none.data.u64 = family;
-    if (listeners_[family]) ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[family].get(), &none);
+    none.data.u64 = listenerTag(which);
+    if (listeners_[which]) ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[which].get(), &none);
   }
 }
 
 void Worker::resumeListeners() {
   paused_ = false;
   if (!reserve_) reserve_.reset(::eventfd(0, EFD_CLOEXEC));
-  for (std::uint64_t family = 0; family < 2; ++family) {
+  for (std::size_t which = 0; which < listeners_.size(); ++which) {
     epoll_event event{};
     event.events = EPOLLIN;
-    event.data.u64 = family;
-    if (listeners_[family]) ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[family].get(), &event);
+    event.data.u64 = listenerTag(which);
+    if (listeners_[which]) ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[which].get(), &event);
   }
 }
 

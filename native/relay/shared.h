@@ -27,6 +27,7 @@ struct RelayOptions {
   unsigned maxFlows = 0;
   std::uint16_t port = 0;  // the listeners'
   std::size_t threads = 1;
+  std::uint16_t keptPort = 0;  // of those whose flows keep their clients' ports; 0: none does
   bool redirected = false; // rules translate destinations instead of handing connections over: conntrack knows where they were going
   std::array<std::int64_t, kUdpKinds> udpIdle{};                     // ns, by UdpKind
   std::vector<std::pair<std::uint16_t, std::uint16_t>> refuse{};     // ports of UDP, from and to

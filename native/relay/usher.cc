@@ -155,6 +155,7 @@ void Usher::onSyn(Syn syn) {
     return;
   }
   const UpstreamSet::Key ends = UpstreamSet::key(syn.client, syn.server);
+  std::uint8_t again = 0;
   if (const auto known = byEnds_.find(ends); known != byEnds_.end()) {
     Pending& pending = pending_.at(known->second);
     if (pending.syn.sequence == syn.sequence) {
@@ -163,7 +164,10 @@ void Usher::onSyn(Syn syn) {
       if (pending.stage == Pending::Stage::kReleased) sender_.release(pending.syn, pending.local);
       return;
     }
-    letGo(pending);  // its client gave that up and begins anew
+    // Its client gave that up and begins anew; or a connection of ours that bears its client's port has come back.
+    const bool ours = pending.stage == Pending::Stage::kConnecting && pending.upstreamEnd == syn.client;
+    if (ours && pending.again < kLoopDepth) again = static_cast<std::uint8_t>(pending.again + 1);
+    letGo(pending);
   }
   std::uint64_t digest = 0;
   if (pending_.size() >= kMost || recent(syn, digest) == digest) return;
@@ -176,6 +180,7 @@ void Usher::onSyn(Syn syn) {
   pending.syn = std::move(syn);
   pending.asked = pending.lastSyn = now_;
   pending.local = own_.contains(pending.syn.client);
+  pending.again = again;
   if (const int witness = shared_.witness.load(std::memory_order_relaxed); pending.local && witness >= 0) {
     // The program waits in connect(2), so it is there to be found.
     pending.naming = sendQuestion(witness, WitnessQuestion{id | kTokenBit, pending.syn.client, pending.syn.server});
@@ -190,13 +195,13 @@ void Usher::connect(Pending& pending) {
     pending.stage = Pending::Stage::kFailed;
     settle(pending);
   };
-  const std::uint8_t depth = shared_.upstreams.depth(UpstreamSet::key(syn.client, syn.server));
+  const std::uint8_t depth = std::max(shared_.upstreams.depth(UpstreamSet::key(syn.client, syn.server)), pending.again);
   if (depth >= kLoopDepth) {
     shared_.warn(kLoopRefused);
     return fail(ELOOP);
   }
   if (shared_.active.load(std::memory_order_relaxed) >= shared_.options.maxFlows) return fail(EMFILE);
-  Upstream upstream = openUpstream({syn.client, syn.server, pending.local, own_.contains(syn.server), true, shared_.options.uplinkMark, syn.tos, syn.hops, syn.mss});
+  Upstream upstream = openUpstream({syn.client, syn.server, pending.local, own_.contains(syn.server), true, shared_.options.uplinkMark, shared_.options.keptPort != 0, syn.tos, syn.hops, syn.mss});
   if (upstream.fd < 0) return fail(upstream.error);
   pending.upstream.reset(upstream.fd);
   pending.upstreamEnd = upstream.local;

@@ -57,6 +57,7 @@ class Usher {
     Endpoint upstreamEnd;
     std::optional<UpstreamSet::Key> key;  // in the set of upstreams
     int error = 0;
+    std::uint8_t again = 0;               // how often the same ends came anew while their forerunner was under way with just these
     bool local = false, naming = false;   // naming: the witness was asked and has not answered
     std::optional<Program> program;
     std::int64_t asked = 0, connected = 0, lastSyn = 0, until = 0;

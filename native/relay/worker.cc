@@ -19,7 +19,7 @@ constexpr std::int64_t kDrainLook = 250 * kMillisecond;
 constexpr std::int64_t kWitnessPatience = 50 * kMillisecond;
 
 // Tags of what is no flow. A flow's tag is its address (64-byte aligned, never this small) plus its Side, and UdpRelay::kFlowBit for one of UDP.
-constexpr std::uint64_t kMailTag = 2, kWitnessTag = 3;  // 0 and 1: the listeners; 4 and 5: those of UDP
+constexpr std::uint64_t kMailTag = 2, kWitnessTag = 3;  // 0, 1, 8 and 9: the listeners; 4 and 5: those of UDP
 constexpr std::size_t kMostStrays = 1024;
 
 bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
@@ -31,16 +31,16 @@ bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
 
 }  // namespace
 
-Worker::Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track,
-               std::array<Descriptor, 2> listeners, std::array<Descriptor, 2> udpListeners)
-    : shared_(shared), index_(index), siblings_(siblings), track_(track), listeners_(std::move(listeners)),
+Worker::Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, Listening listening)
+    : shared_(shared), index_(index), siblings_(siblings), track_(track),
+      listeners_{std::move(listening.tcp[0]), std::move(listening.tcp[1]), std::move(listening.kept[0]), std::move(listening.kept[1])},
       epoll_(::epoll_create1(EPOLL_CLOEXEC)), mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       reserve_(::eventfd(0, EFD_CLOEXEC)), scratch_(pool_.take()),
       udp_({shared, track, own_, now_, epoll_.get(), index, [this](std::size_t owner, StrayDatagram stray) { siblings_[owner]->deliver(std::move(stray)); }},
-           std::move(udpListeners)) {
+           std::move(listening.udp)) {
   bool good = epoll_ && mail_ && add(epoll_.get(), mail_.get(), EPOLLIN, kMailTag);
-  for (std::uint64_t family = 0; family < 2; ++family) {
-    if (listeners_[family]) good = good && add(epoll_.get(), listeners_[family].get(), EPOLLIN, family);
+  for (std::size_t which = 0; which < listeners_.size(); ++which) {
+    if (listeners_[which]) good = good && add(epoll_.get(), listeners_[which].get(), EPOLLIN, listenerTag(which));
   }
   if (!good) std::abort();  // at start, before anything is relayed: nothing sensible could go on
 }
@@ -123,7 +123,8 @@ void Worker::turn(int timeout) {
   expire();
   bool all = true;
   if (pinged != answered_.load(std::memory_order_relaxed)) {
-    for (int family = 0; family < 2; ++family) all = acceptAll(family) && udp_.listen(static_cast<std::size_t>(family)) && all;
+    for (std::size_t which = 0; which < listeners_.size(); ++which) all = acceptAll(which) && all;
+    for (std::size_t family = 0; family < 2; ++family) all = udp_.listen(family) && all;
   }
   track_.flush();
   publish();
@@ -141,7 +142,9 @@ void Worker::turn(int timeout) {
 
 void Worker::dispatch(std::uint64_t tag, std::uint32_t events) {
   if (tag < 2) {
-    acceptAll(static_cast<int>(tag));
+    acceptAll(tag);
+  } else if (tag == listenerTag(2) || tag == listenerTag(3)) {
+    acceptAll(tag - listenerTag(2) + 2);
   } else if (tag == kMailTag) {
     onMail();
   } else if (tag == kWitnessTag) {

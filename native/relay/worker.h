@@ -23,11 +23,15 @@
 
 namespace sluice {
 
+// What a worker listens on: IPv4, IPv6 (empty without). `kept`: for clients of flows that keep their ports.
+struct Listening {
+  std::array<Descriptor, 2> tcp{}, kept{}, udp{};
+};
+
 class Worker {
  public:
   // `siblings` are all workers, this one included: the first one reads the witness's answers for all.
-  Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, std::array<Descriptor, 2> listeners,
-         std::array<Descriptor, 2> udpListeners);
+  Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, Listening listening);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -65,11 +69,12 @@ class Worker {
   void raise();
 
   // accept.cc
-  bool acceptAll(int family);      // false: the bound of a turn was reached
+  bool acceptAll(std::size_t which);  // of listeners_; false: the bound of a turn was reached
   void begin(int fd, const Endpoint& client);
   void shed(int listener);
   void pauseListeners();
   void resumeListeners();
+  static std::uint64_t listenerTag(std::size_t which) { return which < 2 ? which : which + 6; }
   void adopt(Flow& flow, const Held& held, bool room);
   bool watch(Flow& flow, Side side);
   std::uint8_t depthBehind(const Endpoint& client, const Endpoint& server) const;  // the relay's own connections that lead to this one
@@ -109,7 +114,7 @@ class Worker {
   const std::size_t index_;
   const std::vector<std::unique_ptr<Worker>>& siblings_;
   Track& track_;
-  std::array<Descriptor, 2> listeners_;
+  std::array<Descriptor, 4> listeners_;  // IPv4, IPv6; of kept ones IPv4, IPv6
   Descriptor epoll_, mail_, reserve_;
   std::thread thread_;
 

@@ -67,6 +67,11 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  const std::string keeping = start.substr(0, start.size() - 1) + R"(,"hold":{"group":1,"releasedMark":1},"keep":{"mark":33554432}})";
+  const ControlMessage keepingMessage = parseControlLine(keeping);
+  CHECK_EQ(keepingMessage.index(), kStart);
+  CHECK_EQ(std::get<StartMessage>(keepingMessage).keep->mark, 0x02000000U);
+  is(start.substr(0, start.size() - 1) + R"(,"keep":{"mark":33554432}})", kMalformed);  // only what is held can be kept
   CHECK(!read.redirect.has_value());
   const std::string redirected = start.substr(0, start.size() - 1) + R"(,"redirect":{"everywhere":true}})";
   const ControlMessage redirectedMessage = parseControlLine(redirected);

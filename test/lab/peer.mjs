@@ -9,7 +9,7 @@
 //     {"ok":true,"server","seenAddress","seenPort","echo","end":"fin","localPort"} or {"ok":false,"error":CODE}, exit status 0 either way.
 //   peer.mjs talk ADDRESS PORT --udp [--unconnected] [--bind PORT]
 //     A UDP socket led by its standard input: `send TEXT` sends a datagram; each answer is printed as {"event":"answer","server","seenAddress","seenPort","echo","from"}.
-//   peer.mjs talk ADDRESS PORT [--from ADDRESS[:PORT]]
+//   peer.mjs talk ADDRESS PORT [--from ADDRESS[:PORT]] [--bind PORT]
 //     A connection led by its standard input: lines `send TEXT`, `bulk BYTES`, `end`, `reset`, `pause`, `resume`. Prints open / line / bytes / end / close events.
 import dgram from 'node:dgram'
 import net from 'node:net'
@@ -71,7 +71,7 @@ function serveUdp(name, port) {
 function connectOptions(host, port) {
   const from = /^(.*?)(?::(\d+))?$/.exec(values.from?.includes('::') ? '' : (values.from ?? ''))
   const local = values.from === undefined ? {} : values.from.includes('::') ? { localAddress: values.from } : { localAddress: from[1], ...(from[2] ? { localPort: Number(from[2]) } : {}) }
-  return { host, port, allowHalfOpen: true, noDelay: true, ...local }
+  return { host, port, allowHalfOpen: true, noDelay: true, ...local, ...(values.bind === '0' ? {} : { localPort: Number(values.bind) }) }
 }
 
 function askTcp(host, port) {

@@ -14,6 +14,7 @@ export function checkChange(before: InterceptionPlan, after: InterceptionPlan, b
   if (JSON.stringify([after.refuse, after.udpIdle]) !== JSON.stringify([before.refuse, before.udpIdle])) refuse('What is refused, and how long a silent UDP flow is kept,')
   if (JSON.stringify(after.handOver) !== JSON.stringify(before.handOver)) refuse('Which ports go to another proxy')
   if (after.hold !== before.hold) refuse('Whether connections wait for their server')
+  if (after.keepPort !== before.keepPort) refuse('Whether devices’ own ports are kept')
   if (after.table !== before.table) refuse('The routing table')
   if ((['forwarded', 'local', 'uplink'] as const).some((mark) => after.marks[mark] !== before.marks[mark])) refuse('The marks')
 }

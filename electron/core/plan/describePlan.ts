@@ -19,6 +19,7 @@ export function describePlan(plan: InterceptionPlan): string[] {
         : `Devices, containers and virtual machines are included when they come in by ${list(plan.interfaces, 'or')}.`,
     )
   } else sentences.push('Devices, containers and virtual machines routed through this computer are left alone.')
+  if (plan.keepPort && plan.scope.includes('forwarded')) sentences.push('Servers see the devices’ own ports, too, where those are free on this computer (TCP).')
   if (plan.sources.length > 0) sentences.push(`Only connections from addresses in ${list(plan.sources, 'or')} are included.`)
   if (plan.excludeSources.length > 0) sentences.push(`Connections from addresses in ${list(plan.excludeSources, 'or')} are left alone.`)
   if (plan.servers.length > 0) sentences.push(`Only connections to servers in ${list(plan.servers, 'or')} are included.`)

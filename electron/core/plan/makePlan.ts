@@ -13,6 +13,8 @@ export interface PlanWish {
   readonly udpIdle?: Partial<UdpIdle>
   /** Default: true. */
   readonly hold?: boolean
+  /** Default: false. */
+  readonly keepPort?: boolean
   /** Each as `parseHandOver` reads it; its ports need not stand in `tcp` as well. */
   readonly send?: readonly string[]
   /** Default: both. */
@@ -51,6 +53,7 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     refuse: portsOrNone(wish.refuse ?? ''),
     udpIdle: { ...defaultUdpIdle, ...wish.udpIdle },
     hold: wish.hold ?? true,
+    keepPort: wish.keepPort ?? false,
     handOver: (wish.send ?? []).map(parseHandOver),
     scope: wish.scope ?? ['local', 'forwarded'],
     interfaces: wish.interfaces ?? [],

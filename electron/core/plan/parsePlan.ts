@@ -21,6 +21,7 @@ export function parsePlan(input: unknown): InterceptionPlan {
   const plan = shaped.output
   const handOver = parseHandOvers(plan.handOver)
   if (plan.tcp.length + plan.udp.length + plan.refuse.length + handOver.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
+  if (plan.keepPort && !plan.hold) throw new Failure('bad-plan', 'A device’s own port can be kept only where connections wait for their server')
   return {
     version: 1,
     // What is sent to a proxy must be taken first.
@@ -30,6 +31,7 @@ export function parsePlan(input: unknown): InterceptionPlan {
     refuse: canonicalPorts(plan.refuse),
     udpIdle: { dns: plan.udpIdle.dns, quic: plan.udpIdle.quic, other: plan.udpIdle.other },
     hold: plan.hold,
+    keepPort: plan.keepPort,
     handOver,
     scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
     interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),

@@ -35,6 +35,11 @@ export interface InterceptionPlan {
    * accepted first and reset when its server cannot be reached.
    */
   readonly hold: boolean
+  /**
+   * Servers see a device's own port as well as its address, where that port is free here. For connections that wait for their server alone (`hold`): only of these it is
+   * known in time that they are taken.
+   */
+  readonly keepPort: boolean
   /** TCP ports whose flows go to a proxy a person already runs, recorded on the way. Always within `tcp`, each port once. */
   readonly handOver: readonly HandOver[]
   /** At least one, in the order local, forwarded. */
@@ -89,6 +94,7 @@ export const planShape = v.strictObject({
   handOver: v.optional(v.pipe(v.array(handOverShape), v.maxLength(64)), []),
   udpIdle: v.optional(v.strictObject({ dns: idle, quic: idle, other: idle }), defaultUdpIdle),
   hold: v.optional(v.boolean(), true),
+  keepPort: v.optional(v.boolean(), false),
   scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),
   interfaces: v.pipe(v.array(v.pipe(v.string(), v.maxLength(15))), v.maxLength(64)),
   sources: v.optional(cidrs, []),

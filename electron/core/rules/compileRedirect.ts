@@ -10,7 +10,7 @@ import type { Chain } from './ruleSet.ts'
  */
 export function tcpAlone(plan: InterceptionPlan): InterceptionPlan {
   if (plan.tcp.length === 0) throw new Failure('no-tproxy', 'This kernel cannot hand packets over as they are (TPROXY), and without that UDP cannot be intercepted')
-  return { ...plan, udp: [], refuse: [], hold: false }
+  return { ...plan, udp: [], refuse: [], hold: false, keepPort: false }
 }
 
 /**

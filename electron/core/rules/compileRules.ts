@@ -5,6 +5,7 @@ import type { MachineFacts } from './machineFacts.ts'
 import { redirectReason } from './chooseBackend.ts'
 import { always, chosenOpenings, narrowForwarded, narrowLocal, skips } from './choosing.ts'
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
+import { zoneChains } from './keepPorts.ts'
 import { holdGroup, neverTaken, rulePreference } from './names.ts'
 import { transports, type Carried, type Chain, type Family, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
@@ -37,7 +38,7 @@ export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before
       sources: networks(plan.sources),
       servers: networks(plan.servers),
     },
-    chains: redirects ? redirectChains(plan) : tproxyChains(plan, facts, carried),
+    chains: redirects ? redirectChains(plan) : tproxyChains(plan, facts, carried, before !== undefined),
     routing: {
       table: plan.table,
       protocol: routeProtocol,
@@ -57,8 +58,11 @@ export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before
   }
 }
 
-function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carried): Chain[] {
-  const chains: Chain[] = [...prerouting(plan, carried, holdScopes(plan, facts))]
+function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carried, changed: boolean): Chain[] {
+  const holds = holdScopes(plan, facts)
+  // What is relayed stays in its zone, whatever is taken now.
+  const keeps = plan.keepPort && (holds.includes('forwarded') || (changed && facts.lenientLo === true))
+  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks) : []), ...prerouting(plan, carried, holds)]
   if (plan.scope.includes('local')) chains.push(...output(plan, carried))
   else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
   return chains
@@ -87,7 +91,7 @@ export function drainRules(ruleSet: RuleSet): RuleSet {
 }
 
 function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[]): Chain[] {
-  const { scope, marks, udp } = plan
+  const { scope, marks, udp, keepPort } = plan
   const carries = (transport: Transport): boolean => carried.transports.includes(transport)
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
   const pre: Step[] = [
@@ -143,6 +147,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
         ...(holds.length === 0
           ? []
           : [
+              ...(keepPort && holds.includes('forwarded') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'hand-to-kept' } } satisfies Step] : []),
               { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'hand-to-relay' } } satisfies Step,
               { when: [{ is: 'tcp' }, { is: 'marked', mark: marks.uplink }], then: { does: 'refuse' } } satisfies Step,
             ]),

@@ -17,7 +17,7 @@ export function describeLosses(plan: InterceptionPlan, facts: Pick<MachineFacts,
   if (plan.udp.length > 0) sentences.push(`${namedPorts('UDP', plan.udp)} cannot be intercepted${plan.refuse.length > 0 ? ' or refused' : ''}: left alone.`)
   if (plan.scope.includes('forwarded')) {
     sentences.push(
-      'Servers see this computer’s address instead of the devices’.',
+      `Servers see this computer’s address${plan.keepPort ? ' and ports' : ''} instead of the devices’.`,
       'The relay listens on every address of this computer; whoever speaks to it directly is turned away.',
     )
   }

@@ -11,8 +11,8 @@ export const nftFamily = 'inet'
 
 /** iptables has shared tables, so ours are the chains that begin with this (names there are at most 28 characters). */
 export const chainPrefix = 'SLUICE_'
-/** In `mangle` alone may TPROXY be used, and only there does a changed mark re-route a local packet; in `nat` alone REDIRECT. */
-export const iptablesTables = ['mangle', 'nat'] as const
+/** In `mangle` alone may TPROXY be used, and only there does a changed mark re-route a local packet; in `nat` alone REDIRECT; in `raw` alone is a conntrack zone chosen in time. */
+export const iptablesTables = ['raw', 'mangle', 'nat'] as const
 export type IptablesTable = (typeof iptablesTables)[number]
 
 /**
@@ -27,6 +27,11 @@ export const preroutingPriority = 'filter + 50'
 export const redirectPriority = '-110'
 /** `type route` chains do their work (re-routing by the new mark) at mangle. */
 export const outputPriority = 'mangle'
+
+/** Conntrack zone of the clients' side of flows whose upstream side has the same addresses and ports. A zone is a number by which conntrack tells equal ones apart. */
+export const keptZone = 7701
+/** Before conntrack. */
+export const zonePriority = 'raw'
 
 /** nfnetlink_log group to which SYNs go that wait for their server; one a network namespace. */
 export const holdGroup = 7701

@@ -14,11 +14,11 @@ export interface RulePreview {
 export function previewRules(ruleSet: RuleSet, relayPort: number, backend?: Backend): RulePreview[] {
   const previews: RulePreview[] = []
   if (backend === undefined || backend === 'nft') {
-    previews.push({ title: 'nftables', text: `${loadCommands(ruleSet, { relayPort, owner: false, holds: true, leaseSeconds: 0 }).join('\n')}\n` })
+    previews.push({ title: 'nftables', text: `${loadCommands(ruleSet, { relayPort, keptPort: relayPort + 1, owner: false, holds: true, leaseSeconds: 0 }).join('\n')}\n` })
   }
   if (backend !== 'nft') {
     for (const family of ruleSet.families) {
-      previews.push({ title: family === 'ipv4' ? 'iptables (IPv4)' : 'ip6tables (IPv6)', text: renderIptables(ruleSet, { relayPort, family, holds: true }).load })
+      previews.push({ title: family === 'ipv4' ? 'iptables (IPv4)' : 'ip6tables (IPv6)', text: renderIptables(ruleSet, { relayPort, keptPort: relayPort + 1, family, holds: true }).load })
     }
   }
   const routes = renderRoutes(ruleSet).apply

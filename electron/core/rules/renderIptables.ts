@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { chainPrefix, heldBytes, relayAddress, type IptablesTable } from './names.ts'
+import { chainPrefix, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
 import { carriedOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
 
 export interface IptablesOptions {
@@ -7,6 +7,8 @@ export interface IptablesOptions {
   readonly family: Family
   /** Somebody sends held SYNs again. Default: nobody does, so the rules hold none. */
   readonly holds?: boolean
+  /** Port of the listener for flows that keep their clients' ports. Default: there is none. */
+  readonly keptPort?: number | undefined
   /** Default: none, or not known. */
   readonly oldUdp?: OldUdp
   /** Seconds since 1970 after which nothing is taken any more (xt_time). Default: no end. */
@@ -14,7 +16,7 @@ export interface IptablesOptions {
 }
 
 /**
- * Texts for `iptables-restore --noflush` (`ip6tables-restore` for IPv6), each one transaction. TPROXY drops what it takes when nobody
+ * Texts for `iptables-restore --noflush` (`ip6tables-restore` for IPv6), each one transaction a table. TPROXY drops what it takes when nobody
  * listens, so a guard process must restore `disarm` (the same as `drain`) as soon as the relay does not answer, and `load` takes at once. Where even the guard is killed, `until`
  * is the end of it: a time of the wall clock, as sets with timeouts are a tool of their own here.
  * `remove` takes back exactly one `load` and fails as a whole if something of it is gone; `sweepIptables` takes back whatever there is.
@@ -34,30 +36,32 @@ export interface IptablesTexts {
 const multiportLimit = 15
 
 /** Where the rules stand. */
-export function tableOf({ way }: Pick<RuleSet, 'way'>): IptablesTable {
-  return way === 'redirect' ? 'nat' : 'mangle'
+export function tablesOf(ruleSet: RuleSet): IptablesTable[] {
+  return iptablesTables.filter((table) => chainsIn(ruleSet, table).length > 0)
+}
+
+function chainsIn({ way, chains }: RuleSet, table: IptablesTable): Chain[] {
+  return chains.filter(({ early }) => (early === true ? 'raw' : way === 'redirect' ? 'nat' : 'mangle') === table)
 }
 
 const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
 
 export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): IptablesTexts {
-  const { chains } = ruleSet
-  const restore = (lines: readonly string[]): string => restoreText(tableOf(ruleSet), lines)
   const rulesOf = (some: readonly Chain[]): string[] => some.flatMap((chain) => chainRules(ruleSet, chain, options))
   const declaring = (some: readonly Chain[]): string[] => some.map((chain) => declare(nameOf(chain.name)))
-  const declared = declaring(chains)
-  const taking = chains.filter((chain) => chain.takes)
-  const asking = chains.filter((chain) => chain.steps.some((step) => step.when.some((match) => match.is === 'of-old-udp-socket')))
-  const jumps = jumpsTo(ruleSet)
+  const taking = (chains: readonly Chain[]): Chain[] => chains.filter((chain) => chain.takes)
+  const asking = (chains: readonly Chain[]): Chain[] => chains.filter((chain) => chain.steps.some((step) => step.when.some((match) => match.is === 'of-old-udp-socket')))
+  const adding = (chains: readonly Chain[]): string[] => jumpsTo(chains).map((jump) => `-A ${jump}`)
+  const text = (linesOf: (chains: readonly Chain[]) => string[]): string => tablesOf(ruleSet).map((table) => restoreText(table, linesOf(chainsIn(ruleSet, table)))).join('')
   // Declaring a chain that exists empties it, atomically.
-  const drain = restore(declaring(taking))
+  const drain = text((chains) => declaring(taking(chains)))
   return {
-    load: restore([...declared, ...rulesOf(chains), ...jumps.map((jump) => `-A ${jump}`)]),
-    loadIdle: restore([...declared, ...rulesOf(chains.filter((chain) => !chain.takes)), ...jumps.map((jump) => `-A ${jump}`)]),
-    arm: restore([...declaring([...taking, ...asking]), ...rulesOf([...taking, ...asking])]),
+    load: text((chains) => [...declaring(chains), ...rulesOf(chains), ...adding(chains)]),
+    loadIdle: text((chains) => [...declaring(chains), ...rulesOf(chains.filter((chain) => !chain.takes)), ...adding(chains)]),
+    arm: text((chains) => [...declaring([...taking(chains), ...asking(chains)]), ...rulesOf([...taking(chains), ...asking(chains)])]),
     drain,
     disarm: drain,
-    remove: restore([...declared, ...jumps.map((jump) => `-D ${jump}`), ...chains.map((chain) => `-X ${nameOf(chain.name)}`)]),
+    remove: text((chains) => [...declaring(chains), ...jumpsTo(chains).map((jump) => `-D ${jump}`), ...chains.map((chain) => `-X ${nameOf(chain.name)}`)]),
   }
 }
 
@@ -68,23 +72,27 @@ export interface IptablesState {
 }
 
 /**
- * One transaction of a family from one state to another: only chains that differ are declared anew (which empties them) and filled, those the other
+ * One transaction (one a table) of a family from one state to another: only chains that differ are declared anew (which empties them) and filled, those the other
  * does not have go, with their jumps. Empty: nothing differs.
  */
 export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until'>): string {
-  const rulesOf = ({ ruleSet, ...state }: IptablesState): Map<string, string[]> => new Map(ruleSet.chains.map((chain) => [nameOf(chain.name), chainRules(ruleSet, chain, { ...options, ...state })]))
-  const [old, next] = [rulesOf(before), rulesOf(after)]
-  const [oldJumps, nextJumps] = [jumpsTo(before.ruleSet), jumpsTo(after.ruleSet)]
-  const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n'))
-  const gone = [...old.keys()].filter((name) => !next.has(name))
-  const lines = [
-    ...[...rewritten.map(([name]) => name), ...gone].map(declare),
-    ...rewritten.flatMap(([, rules]) => rules),
-    ...oldJumps.filter((jump) => !nextJumps.includes(jump)).map((jump) => `-D ${jump}`),
-    ...nextJumps.filter((jump) => !oldJumps.includes(jump)).map((jump) => `-A ${jump}`),
-    ...gone.map((name) => `-X ${name}`),
-  ]
-  return lines.length === 0 ? '' : restoreText(tableOf(after.ruleSet), lines)
+  const rulesIn = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): Map<string, string[]> =>
+    new Map(chainsIn(ruleSet, table).map((chain) => [nameOf(chain.name), chainRules(ruleSet, chain, { ...options, ...state })]))
+  return iptablesTables
+    .map((table) => {
+      const [old, next] = [rulesIn(before, table), rulesIn(after, table)]
+      const [oldJumps, nextJumps] = [jumpsTo(chainsIn(before.ruleSet, table)), jumpsTo(chainsIn(after.ruleSet, table))]
+      const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n'))
+      const gone = [...old.keys()].filter((name) => !next.has(name))
+      return restoreText(table, [
+        ...[...rewritten.map(([name]) => name), ...gone].map(declare),
+        ...rewritten.flatMap(([, rules]) => rules),
+        ...oldJumps.filter((jump) => !nextJumps.includes(jump)).map((jump) => `-D ${jump}`),
+        ...nextJumps.filter((jump) => !oldJumps.includes(jump)).map((jump) => `-A ${jump}`),
+        ...gone.map((name) => `-X ${name}`),
+      ])
+    })
+    .join('')
 }
 
 /**
@@ -106,7 +114,7 @@ export function sweepIptables(saved: string, tableName: IptablesTable): string {
 
 function chainRules(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): string[] {
   return chain.steps.flatMap(({ when, then }) => {
-    if (then.does === 'hold' && options.holds !== true) return []
+    if ((then.does === 'hold' || then.does === 'zone') && options.holds !== true) return []
     const conditions = when.map((match) => conditionsOf(ruleSet, match, options)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
     return conditions.flatMap((words) => verdicts(ruleSet, then, options).map((verdict) => ['-A', nameOf(chain.name), ...words, verdict].filter((word) => word !== '').join(' ')))
   })
@@ -120,6 +128,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }:
     case 'tcp': case 'udp': return [`-p ${match.is}`]
     case 'icmp': return [family === 'ipv4' ? '-p icmp' : '-p icmpv6']
     case 'of-transparent-socket': return ['-m socket --transparent']
+    case 'of-marked-socket': return [`-m socket --transparent --restore-skmark -m mark --mark ${masked(match.mark)}`]
     case 'from-loopback': return ['-i lo']
     case 'from-chosen-interface': return sets.interfaces.length === 0 ? ['! -i lo'] : sets.interfaces.map((name) => `-i ${name.replace(/\*$/, '+')}`)
     case 'original-direction': return ['-m conntrack --ctdir ORIGINAL']
@@ -150,19 +159,22 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }:
 
 function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[] {
   if (act.does === 'hold') return [`-j NFLOG --nflog-group ${act.group} --nflog-size ${heldBytes}`, '-j DROP']
+  const { family, relayPort, keptPort } = options
+  if (act.does === 'hand-to-kept') return keptPort === undefined ? [] : [`-p tcp -j TPROXY --on-ip ${relayAddress[family]} --on-port ${keptPort}`]
   if (act.does !== 'hand-to-relay') return [verdict(act)]
-  const { family, relayPort } = options
   if (ruleSet.way === 'redirect') return [...(act.mark === undefined ? [] : [`-p tcp -j MARK --set-xmark ${masked(act.mark)}`]), `-p tcp -j REDIRECT --to-ports ${relayPort}`]
   // TPROXY wants one transport a rule.
   return carriedOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
 }
 
-function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hold' }>): string {
+function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hand-to-kept' | 'hold' }>): string {
   switch (act.does) {
     case 'jump': return `-j ${nameOf(act.to)}`
     case 'return': return '-j RETURN'
     case 'accept': return '-j ACCEPT'
     case 'mark': return `-j MARK --set-xmark ${masked(act.mark)}`
+    case 'unmark': return `-j MARK --set-xmark 0x0/0x${act.mark.toString(16)}`
+    case 'zone': return `-j CT --zone ${act.zone}`
     case 'mark-flow': return `-j CONNMARK --set-xmark ${masked(act.mark)}`
     // REJECT belongs to the filter table alone; and TPROXY without a listener has dropped already.
     case 'refuse': case 'drop': return '-j DROP'
@@ -185,7 +197,7 @@ function portLists(ranges: readonly PortRange[]): string[] {
   return lists.map((list) => list.join(','))
 }
 
-function jumpsTo({ chains }: RuleSet): string[] {
+function jumpsTo(chains: readonly Chain[]): string[] {
   return chains.flatMap((chain) => (chain.hook === undefined ? [] : [`${hookChain[chain.hook]} -j ${nameOf(chain.name)}`]))
 }
 
@@ -204,5 +216,5 @@ function masked(mark: number): string {
 }
 
 function restoreText(table: IptablesTable, lines: readonly string[]): string {
-  return `*${table}\n${lines.map((line) => `${line}\n`).join('')}COMMIT\n`
+  return lines.length === 0 ? '' : `*${table}\n${lines.map((line) => `${line}\n`).join('')}COMMIT\n`
 }

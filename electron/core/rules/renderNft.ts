@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress } from './names.ts'
+import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress, zonePriority } from './names.ts'
 import { carriedOf, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
@@ -8,6 +8,8 @@ export interface NftOptions {
   readonly owner: boolean
   /** Somebody sends held SYNs again. Default: nobody does, so the rules hold none. */
   readonly holds?: boolean
+  /** Port of the listener for flows that keep their clients' ports. Default: there is none. */
+  readonly keptPort?: number | undefined
   /** Default: none, or not known. */
   readonly oldUdp?: OldUdp
   /** How long one `arm` or `renew` lets new flows be taken. */
@@ -70,7 +72,7 @@ interface NftChain {
   readonly rules: readonly string[]
 }
 
-export type NftContentOptions = Pick<NftOptions, 'relayPort' | 'holds'>
+export type NftContentOptions = Pick<NftOptions, 'relayPort' | 'keptPort' | 'holds'>
 
 /** What is in the table besides the lease. */
 function nftContents(ruleSet: RuleSet, options: NftContentOptions): { readonly sets: readonly NftSet[]; readonly chains: readonly NftChain[] } {
@@ -132,10 +134,10 @@ function addTable(owner: boolean): string {
 
 function chainRules(ruleSet: RuleSet, chain: Chain, options: NftContentOptions): string[] {
   return chain.steps.flatMap(({ when, then }) => {
-    if (then.does === 'hold' && options.holds !== true) return []
+    if ((then.does === 'hold' || then.does === 'zone') && options.holds !== true) return []
     // A match with several answers (an address family, a cgroup) makes a rule of each.
     const conditions = when.map((match) => conditionsOf(ruleSet, match)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
-    return conditions.flatMap((words) => verdicts(ruleSet, then, options.relayPort).map((verdict) => [...words, verdict].join(' ')))
+    return conditions.flatMap((words) => verdicts(ruleSet, then, options).map((verdict) => [...words, verdict].join(' ')))
   })
 }
 
@@ -147,6 +149,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'icmp': return ['meta l4proto { icmp, icmpv6 }']
     // Never `socket wildcard 0` with it: that is not evaluated for half-open connections, whose last ACK would then be lost.
     case 'of-transparent-socket': return ['socket transparent 1']
+    case 'of-marked-socket': return [`socket transparent 1 socket mark & ${hex(match.mark)} == ${hex(match.mark)}`]
     case 'from-loopback': return ['iifname "lo"']
     case 'from-chosen-interface': return [ruleSet.sets.interfaces.length === 0 ? 'iifname != "lo"' : 'iifname @interfaces']
     case 'original-direction': return ['ct direction original']
@@ -171,29 +174,35 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
   }
 }
 
-function verdicts(ruleSet: RuleSet, act: Act, relayPort: number): string[] {
+function verdicts(ruleSet: RuleSet, act: Act, { relayPort, keptPort }: NftContentOptions): string[] {
   switch (act.does) {
     case 'jump': return [`jump ${act.to}`]
     case 'mark': return [`meta mark set meta mark | ${hex(act.mark)}`]
+    case 'unmark': return [`meta mark set meta mark & ${hex(~act.mark >>> 0)}`]
+    case 'zone': return [`ct zone set ${act.zone}`]
     case 'mark-flow': return [`ct mark set ct mark | ${hex(act.mark)}`]
     case 'hand-to-relay': {
       const transports = carriedOf(ruleSet)
       const protocol = transports.length === 1 ? transports.join('') : `{ ${transports.join(', ')} }`
       const mark = act.mark === undefined ? '' : ` meta mark set meta mark | ${hex(act.mark)}`
       if (ruleSet.way === 'redirect') return families(ruleSet).map((family) => `meta nfproto ${family} meta l4proto ${protocol}${mark} redirect to :${relayPort}`)
-      return families(ruleSet).map((family) =>
-        family === 'ipv4'
-          ? `meta nfproto ipv4 meta l4proto ${protocol} tproxy ip to ${relayAddress.ipv4}:${relayPort}${mark} accept`
-          : `meta nfproto ipv6 meta l4proto ${protocol} tproxy ip6 to [${relayAddress.ipv6}]:${relayPort}${mark} accept`,
-      )
+      return families(ruleSet).map((family) => handTo(family, protocol, relayPort, mark))
     }
+    case 'hand-to-kept': return keptPort === undefined ? [] : families(ruleSet).map((family) => handTo(family, 'tcp', keptPort, ''))
     case 'hold': return [`log group ${act.group} snaplen ${heldBytes} drop`]
     case 'refuse': return ['reject with tcp reset']
     case 'return': case 'accept': case 'drop': return [act.does]
   }
 }
 
-function hook({ way }: RuleSet, { hook: place }: Chain): string {
+function handTo(family: Family, protocol: string, port: number, mark: string): string {
+  return family === 'ipv4'
+    ? `meta nfproto ipv4 meta l4proto ${protocol} tproxy ip to ${relayAddress.ipv4}:${port}${mark} accept`
+    : `meta nfproto ipv6 meta l4proto ${protocol} tproxy ip6 to [${relayAddress.ipv6}]:${port}${mark} accept`
+}
+
+function hook({ way }: RuleSet, { hook: place, early }: Chain): string {
+  if (early) return `type filter hook ${place ?? ''} priority ${zonePriority}`
   if (way === 'redirect') return `type nat hook ${place ?? ''} priority ${redirectPriority}`
   return place === 'output' ? `type route hook output priority ${outputPriority}` : `type filter hook prerouting priority ${preroutingPriority}`
 }

@@ -7,9 +7,15 @@ export function ownLines(saved: string): string[] {
 
 /**
  * `load` (renderIptables) as a text that may be restored over whatever is left of it: declaring a chain empties it, and jumps that are still there go before
- * they are added again, so that none stands twice. One transaction.
+ * they are added again, so that none stands twice. One transaction a table.
  */
 export function repairIptables(load: string, saved: string): string {
+  const [wanted, found] = [load, saved].map((text) => text.split(/^(?=\*)/m))
+  const headOf = (section: string): string => section.slice(0, section.indexOf('\n'))
+  return (wanted ?? []).map((section) => repairTable(section, found?.find((each) => headOf(each) === headOf(section)) ?? '')).join('')
+}
+
+function repairTable(load: string, saved: string): string {
   const left = saved.split('\n').filter((line) => line.startsWith('-A ') && !line.startsWith(`-A ${chainPrefix}`) && line.includes(` -j ${chainPrefix}`))
   // A jump to a chain that is going to be declared anyway; one to a chain of an older Sluice cannot be there: its taking back came first.
   const lines = load.split('\n')

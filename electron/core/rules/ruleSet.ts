@@ -7,7 +7,7 @@ export type { Transport }
 export type Family = 'ipv4' | 'ipv6'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
-export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take'
+export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
 
 /** What a step asks of a packet; all of a step's matches must hold. */
 export type Match =
@@ -19,6 +19,8 @@ export type Match =
   | { readonly is: 'icmp' }
   /** A transparent socket of this machine (the relay's) is who the packet is for. */
   | { readonly is: 'of-transparent-socket' }
+  /** It bears that mark, too: the relay's connection to a server. On iptables the packet bears it from then on. */
+  | { readonly is: 'of-marked-socket'; readonly mark: number }
   | { readonly is: 'from-loopback' }
   | { readonly is: 'from-chosen-interface' }
   | { readonly is: 'original-direction' }
@@ -53,12 +55,17 @@ export type Act =
   | { readonly does: 'return' }
   | { readonly does: 'accept' }
   | { readonly does: 'mark'; readonly mark: number }
+  | { readonly does: 'unmark'; readonly mark: number }
   | { readonly does: 'mark-flow'; readonly mark: number }
   /**
    * To the relay's listener on loopback. Ends the walk if there is a listener; without one nft goes on to the next step and iptables drops. In a rule set that
    * redirects: by translating the destination to the relay's port on this machine; without a listener the kernel then refuses.
    */
   | { readonly does: 'hand-to-relay'; readonly mark?: number }
+  /** Likewise to the listener whose connections' clients are in a conntrack zone of their own. Left out where there is none. */
+  | { readonly does: 'hand-to-kept' }
+  /** Conntrack sees it in that zone. Left out where no SYN is held. */
+  | { readonly does: 'zone'; readonly zone: number }
   /** Dropped, and a copy given to the relay, which sends it again (both marks of `local` and `uplink` on it) when the server has answered. Left out where it cannot be done. */
   | { readonly does: 'hold'; readonly group: number }
   | { readonly does: 'refuse' }
@@ -73,6 +80,8 @@ export interface Chain {
   readonly name: ChainName
   /** Where the kernel enters it; a chain without is reached by jumps. */
   readonly hook?: 'prerouting' | 'output'
+  /** Entered before conntrack. */
+  readonly early?: true
   /** Its steps take new flows: draining empties exactly these. */
   readonly takes?: true
   readonly steps: readonly Step[]

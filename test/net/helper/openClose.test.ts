@@ -3,10 +3,11 @@ import { join } from 'node:path'
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
-import { makeLab } from '#test/lab/makeLab.ts'
+import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
+import { startTalk } from '#test/net/rules/exchanges.ts'
 
-import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, makeSession, openArguments, openGate, person, programsIn, snapshot, startTestHelper } from './harness.ts'
+import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, makeSession, openArguments, openGate, person, planFor, programsIn, snapshot, startTestHelper } from './harness.ts'
 import type { TestHelper } from './harness.ts'
 
 let programs: Awaited<ReturnType<typeof makeProgramFolder>>
@@ -46,6 +47,30 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     await helper.end()
     await expectClean(lab, before)
     await expectDirect(lab)
+  })
+
+  test('keeps devices\' ports, also of flows that a change no longer takes, and leaves nothing', async () => {
+    await openGate(helper, programs, backend, { keepPort: true })
+    const talks = []
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const talking = await startTalk(lab, 'client', labAddresses[family].server, '8080')
+      const [{ localPort }, { line }] = [await talking.event(({ event }) => event === 'open'), await talking.event(({ event }) => event === 'line')]
+      expect(line).toBe(`origin ${labAddresses[family].client} ${String(localPort)}`)
+      talks.push(talking)
+    }
+    await helper.event('flows', ({ total }) => total === 2)
+    await helper.request('change', planFor({ backend, keepPort: true, scope: ['local'] }))
+    for (const talking of talks) await talking.say('after a change')
+    await expect(helper.request('change', planFor({ backend, scope: ['local'] }))).rejects.toMatchObject({ code: 'cannot-change' })
+    await helper.request('drain', {})
+    for (const talking of talks) {
+      await talking.say('while draining')
+      talking.write('end')
+      await talking.event(({ event }) => event === 'close')
+    }
+    expect((await helper.event('closed')).failure).toBeUndefined()
+    await helper.end()
+    await expectClean(lab, before)
   })
 
   test('leaves a neighbour\'s own rules untouched', async () => {

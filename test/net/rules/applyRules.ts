@@ -1,7 +1,7 @@
 import type { Backend } from '#core/plan/plan.ts'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
-import { renderIptables, sweepIptables, tableOf } from '#core/rules/renderIptables.ts'
+import { renderIptables, sweepIptables, tablesOf } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp } from '#core/rules/ruleSet.ts'
@@ -22,6 +22,7 @@ export interface AppliedRules {
 export interface ApplyOptions {
   readonly backend: Backend
   readonly relayPort: number
+  readonly keptPort?: number | undefined
   readonly leaseSeconds?: number
   readonly cgroupPrefix?: string
   /** The relay sends held SYNs again. */
@@ -33,7 +34,7 @@ export interface ApplyOptions {
 }
 
 /** Compiles a wish and brings its rules into the laboratory's router by the real tools, in the helper's order: rules, routes, lease. */
-export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, leaseSeconds = 600, cgroupPrefix, holds = false, redirects = false, beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
+export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, keptPort, leaseSeconds = 600, cgroupPrefix, holds = false, redirects = false, beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
   const plan = makePlan({ ...wish, backend })
   const rules = compileRules(plan, { tools: redirects ? [{ backend, usable: true, redirectsBecause: 'no tproxy' }] : [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
   const routes = renderRoutes(rules)
@@ -49,11 +50,11 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     const nft = async (text: string): Promise<void> => {
       await lab.exec('router', ['nft', '-f', '-'], { input: text })
     }
-    const texts = renderNft(rules, { relayPort, owner: false, holds, leaseSeconds })
+    const texts = renderNft(rules, { relayPort, keptPort, owner: false, holds, leaseSeconds })
     await nft(texts.load)
     await route()
     await beforeTaking()
-    await nft(renderNft(rules, { relayPort, owner: false, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm)
+    await nft(renderNft(rules, { relayPort, keptPort, owner: false, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm)
     const remove = async (): Promise<void> => {
       await nft(texts.remove)
       await unroute()
@@ -66,14 +67,13 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     }
   }
 
-  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), family, texts: renderIptables(rules, { relayPort, holds, family }) }))
-  const table = tableOf(rules)
+  const tools = rules.families.map((family) => ({ ...iptablesTools(backend, family), family, texts: renderIptables(rules, { relayPort, keptPort, holds, family }) }))
   const restore = (tool: string, text: string): Promise<unknown> => lab.exec('router', [tool, '--noflush'], { input: text })
   await route()
   for (const tool of tools) await restore(tool.restore, tool.texts.loadIdle)
   await beforeTaking()
   const oldUdp = await listOldUdp()
-  for (const tool of tools) await restore(tool.restore, renderIptables(rules, { relayPort, holds, family: tool.family, oldUdp }).arm)
+  for (const tool of tools) await restore(tool.restore, renderIptables(rules, { relayPort, keptPort, holds, family: tool.family, oldUdp }).arm)
   return {
     renew: () => Promise.resolve(),
     async drain() {
@@ -81,8 +81,10 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
     },
     async remove() {
       for (const tool of tools) {
-        const text = sweepIptables((await lab.exec('router', [tool.save, '-t', table])).stdout, table)
-        if (text !== '') await restore(tool.restore, text)
+        for (const table of tablesOf(rules).toReversed()) {
+          const text = sweepIptables((await lab.exec('router', [tool.save, '-t', table])).stdout, table)
+          if (text !== '') await restore(tool.restore, text)
+        }
       }
       await unroute()
     },

@@ -14,8 +14,8 @@ export async function exchange(lab: Lab, relay: TestRelay, place: Place, address
 export type Talk = LabProcess & { say(word: string): Promise<void> }
 
 /** A connection that stays; `say` sends a line and awaits its echo. */
-export async function startTalk(lab: Lab, place: Place, address: string, port: string): Promise<Talk> {
-  const peer = lab.peer(place, 'talk', address, port)
+export async function startTalk(lab: Lab, place: Place, address: string, port: string, more: readonly string[] = []): Promise<Talk> {
+  const peer = lab.peer(place, 'talk', address, port, ...more)
   await peer.event((event) => event['event'] === 'line')
   return Object.assign(peer, {
     async say(word: string) {

@@ -12,6 +12,7 @@ import { holdGroup } from '#core/rules/names.ts'
 /** The real relay in the laboratory's router, led over its control socket as the helper does it. */
 export interface TestRelay {
   readonly port: number
+  readonly keptPort: number | undefined
   readonly pid: number
   /** Flows it has taken so far; asked anew, after every relaying thread has passed its loop. */
   total(): Promise<number>
@@ -26,12 +27,14 @@ const person = 65534
 
 export interface RelayChoice {
   readonly hold?: boolean
+  /** Held flows keep their clients' ports. */
+  readonly keep?: boolean
   readonly udpIdle?: number
   /** Rules redirect to it; without UDP then. */
   readonly redirect?: { readonly everywhere: boolean }
 }
 
-export async function startRelay(lab: Lab, { hold = false, udpIdle = 60, redirect }: RelayChoice = {}): Promise<TestRelay> {
+export async function startRelay(lab: Lab, { hold = false, keep = false, udpIdle = 60, redirect }: RelayChoice = {}): Promise<TestRelay> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-rules-'))
   chownSync(folder, person, person)
   const [command, ...args] = [...lab.enter('router'), findPlaces().relay]
@@ -65,7 +68,7 @@ export async function startRelay(lab: Lab, { hold = false, udpIdle = 60, redirec
     {
       type: 'start', uid: person, gid: person, groups: [person], port: 50080, portTries: 20, ipv6: true, threads: 1, uplinkMark: defaultMarks.uplink,
       hold: hold ? { group: holdGroup, releasedMark: (defaultMarks.local | defaultMarks.uplink) >>> 0 } : null,
-      udp: redirect === undefined, ...(redirect === undefined ? {} : { redirect }), udpIdle: { dns: udpIdle, quic: udpIdle, other: udpIdle }, refuse: [{ from: 5399, to: 5399 }],
+      ...(keep ? { keep: { mark: defaultMarks.forwarded } } : {}), udp: redirect === undefined, ...(redirect === undefined ? {} : { redirect }), udpIdle: { dns: udpIdle, quic: udpIdle, other: udpIdle }, refuse: [{ from: 5399, to: 5399 }],
       capture: { folder, payload: true, maxBytesPerFlow: null, maxBytes: null }, attribute: false, maxFlows: 1024, version: '0.1.0',
     },
     (message) => message['type'] === 'ready' || message['type'] === 'failed',
@@ -83,6 +86,7 @@ export async function startRelay(lab: Lab, { hold = false, udpIdle = 60, redirec
   }
   return {
     port: Number(ready['port']),
+    keptPort: ready['keptPort'] === undefined ? undefined : Number(ready['keptPort']),
     pid: Number(ready['pid']),
     total: async () => Number((await ping())['total']),
     active: async () => Number((await ping())['active']),

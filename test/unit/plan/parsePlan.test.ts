@@ -22,7 +22,7 @@ function codeOf(act: () => unknown): string {
 describe('makePlan', () => {
   test('fills in everything, both scopes included', () => {
     expect(good).toEqual({
-      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, handOver: [], scope: ['local', 'forwarded'], interfaces: [], sources: [], excludeSources: [], servers: [], users: [], groups: [], cgroups: [], exclude: [],
+      version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, keepPort: false, handOver: [], scope: ['local', 'forwarded'], interfaces: [], sources: [], excludeSources: [], servers: [], users: [], groups: [], cgroups: [], exclude: [],
       backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701,
     })
   })
@@ -85,6 +85,7 @@ describe('parsePlan', () => {
   test.each([null, undefined, 7, 'x', [], {}, { ...good, version: 2 }, { ...good, extra: 1 }, { ...good, tcp: [{ from: 80 }] }, { ...good, tcp: [{ from: 80, to: 1e9 }] }, { ...good, backend: 'pf' }, { ...good, table: 254 }, { ...good, scope: ['all'] }, { ...good, tcp: Array.from({ length: 4097 }, () => ({ from: 1, to: 1 })) }])('shape %#', (input) => {
     expect(codeOf(() => parsePlan(input))).toBe('bad-plan')
   })
+  test('a port cannot be kept without holding', () => expect(codeOf(() => makePlan({ tcp: '80', keepPort: true, hold: false }))).toBe('bad-plan'))
   test('ranges that run backwards', () => expect(codeOf(() => parsePlan({ ...good, tcp: [{ from: 90, to: 80 }] }))).toBe('bad-ports'))
   test.each([
     { ...defaultMarks, local: defaultMarks.forwarded },
