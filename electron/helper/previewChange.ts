@@ -7,7 +7,7 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { chainPrefix, nftFamily, nftTable, routeProtocol } from '#core/rules/names.ts'
 import type { IptablesTable } from '#core/rules/names.ts'
-import { renderIptables, sweepIptables, tableOf } from '#core/rules/renderIptables.ts'
+import { renderIptables, sweepIptables, tablesOf } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
@@ -71,7 +71,7 @@ type Whole = Omit<ChangePart, 'line'>
 async function previewNft({ ruleSet, relayPort, holds, owner, oldUdp }: Given, scratch: ScratchNamespace): Promise<Whole> {
   const nft = requireTool('nft')
   const before = (await askTool(nft, ['--stateless', 'list', 'ruleset'])).stdout
-  const { load, arm } = renderNft(ruleSet, { relayPort, owner: false, holds, oldUdp, leaseSeconds })
+  const { load, arm } = renderNft(ruleSet, { relayPort, keptPort: relayPort + 1, owner: false, holds, oldUdp, leaseSeconds })
   await loaded(scratch.run(nft, ['-f', '-'], { input: load + arm }), nft)
   const ours = (await scratch.run(nft, ['--stateless', 'list', 'table', nftFamily, nftTable])).stdout
   const head = `table ${nftFamily} ${nftTable} {\n`
@@ -89,17 +89,19 @@ function withoutPassing(listed: string): string {
 
 async function previewIptables({ ruleSet, backend, relayPort, holds, oldUdp }: Given, scratch: ScratchNamespace): Promise<Whole[]> {
   const kind = backend === 'iptables' ? 'nft' : 'legacy'
-  const table = tableOf(ruleSet)
   const parts: Whole[] = []
   for (const family of ruleSet.families) {
     const name = `${family === 'ipv4' ? 'iptables' : 'ip6tables'}-${kind}`
     const [save, restore] = [requireTool(`${name}-save`), requireTool(`${name}-restore`)]
-    // Asking old iptables makes its tables.
-    const before = kind === 'legacy' && !legacyTables(family).includes(table) ? '' : savedText((await askTool(save, ['-t', table])).stdout)
-    const options = { relayPort, holds, family, oldUdp }
-    // The first is refused by a kernel without xt_time, as when opening.
-    const ours = [renderIptables(ruleSet, { ...options, until: Math.ceil(Date.now() / 1000) + 60 }).load, renderIptables(ruleSet, options).load]
-    parts.push({ title: `${name}-save -t ${table}`, before, after: savedText(await afterRestore(scratch, { save, restore, before, ours, table })) })
+    for (const table of tablesOf(ruleSet)) {
+      // Asking old iptables makes its tables.
+      const before = kind === 'legacy' && !legacyTables(family).includes(table) ? '' : savedText((await askTool(save, ['-t', table])).stdout)
+      const options = { relayPort, keptPort: relayPort + 1, holds, family, oldUdp }
+      const inTable = (text: string): string => text.split(/^(?=\*)/m).find((section) => section.startsWith(`*${table}\n`)) ?? ''
+      // The first is refused by a kernel without xt_time, as when opening.
+      const ours = [renderIptables(ruleSet, { ...options, until: Math.ceil(Date.now() / 1000) + 60 }).load, renderIptables(ruleSet, options).load].map(inTable)
+      parts.push({ title: `${name}-save -t ${table}`, before, after: savedText(await afterRestore(scratch, { save, restore, before, ours, table })) })
+    }
   }
   return parts
 }
