@@ -34,13 +34,13 @@ std::int64_t patience(std::int64_t first, std::int64_t last) { return last + 4 *
 
 Usher::Usher(RelayShared& shared, Track& track, std::unique_ptr<SynLog> log, RawSender sender)
     : shared_(shared), track_(track), log_(std::move(log)), sender_(std::move(sender)), epoll_(::epoll_create1(EPOLL_CLOEXEC)),
-      mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), recent_(kRecent) {
+      recent_(kRecent) {
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kLogTag;
-  bool good = epoll_ && mail_ && ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, log_->descriptor(), &event) == 0;
+  bool good = epoll_ && mailDescriptor() >= 0 && ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, log_->descriptor(), &event) == 0;
   event.data.u64 = kMailTag;
-  good = good && ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, mail_.get(), &event) == 0;
+  good = good && ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, mailDescriptor(), &event) == 0;
   if (!good) std::abort();  // at start, before anything is relayed: nothing sensible could go on
 }
 
@@ -48,34 +48,10 @@ Usher::~Usher() = default;
 
 void Usher::start() { thread_ = std::thread([this] { run(); }); }
 
-void Usher::raise() {
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const auto written = ::write(mail_.get(), &one, sizeof one);
-}
-void Usher::ping(std::uint64_t number) {
-  pinged_.store(number, std::memory_order_release);
-  raise();
-}
-void Usher::reset() {
-  resetWanted_.store(true, std::memory_order_release);
-  raise();
-}
-void Usher::stop() {
-  stopWanted_.store(true, std::memory_order_release);
-  raise();
-}
-void Usher::deliver(WitnessAnswer answer) {
-  {
-    const std::scoped_lock lock(answersMutex_);
-    answers_.push_back(std::move(answer));
-  }
-  raise();
-}
-
 void Usher::run() {
   now_ = Recorder::now();
   while (!stopping_) turn();
-  stopped_.store(true, std::memory_order_release);
+  hasStopped();
   shared_.wakeControl();
 }
 
@@ -84,7 +60,7 @@ void Usher::turn() {
   const int timeout = pending_.empty() ? -1 : static_cast<int>(kLookEvery / kMillisecond);
   const int count = ::epoll_wait(epoll_.get(), events, kEvents, timeout);
   now_ = Recorder::now();
-  const std::uint64_t pinged = pinged_.load(std::memory_order_acquire);
+  const std::uint64_t ping = pinged();
   if (ownGeneration_ != shared_.own.generation()) {
     ownGeneration_ = shared_.own.generation();
     own_ = shared_.own.list();
@@ -98,12 +74,11 @@ void Usher::turn() {
   if (now_ - looked_ >= kLookEvery) expire();
   track_.flush();
   publish();
-  if (pinged != answered_.load(std::memory_order_relaxed)) {
-    answered_.store(pinged, std::memory_order_release);
+  if (ping != answered()) {
+    answer(ping);
     shared_.wakeControl();
   }
-  // One that came since may have been taken out of the mail together with its forerunner.
-  if (pinged_.load(std::memory_order_acquire) != pinged) raise();
+  raiseIfPingedSince(ping);
 }
 
 void Usher::publish() {
@@ -113,23 +88,16 @@ void Usher::publish() {
 }
 
 void Usher::onMail() {
-  std::uint64_t count = 0;
-  [[maybe_unused]] const auto got = ::read(mail_.get(), &count, sizeof count);
-  std::vector<WitnessAnswer> answers;
-  {
-    const std::scoped_lock lock(answersMutex_);
-    answers.swap(answers_);
-  }
-  for (WitnessAnswer& answer : answers) {
+  Mail mail = takeMail();
+  for (WitnessAnswer& answer : std::get<0>(mail.letters)) {
     const auto found = pending_.find(answer.token & ~kTokenBit);
     if (found == pending_.end() || !found->second.naming) continue;
     found->second.naming = false;
     found->second.program = std::move(answer.program);
     settle(found->second);
   }
-  const bool stop = stopWanted_.load(std::memory_order_acquire);
-  if (resetWanted_.exchange(false, std::memory_order_acq_rel) || stop) resetAll();
-  stopping_ = stop;
+  if (mail.reset || mail.stop) resetAll();
+  stopping_ = mail.stop;
 }
 
 void Usher::onLog() {

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -17,12 +16,13 @@
 #include "net/descriptor.h"
 #include "net/raw_sender.h"
 #include "net/syn_log.h"
+#include "relay/mailbox.h"
 #include "relay/shared.h"
 #include "witness/witness.h"
 
 namespace sluice {
 
-class Usher {
+class Usher : public Mailbox<WitnessAnswer> {
  public:
   // Tokens of questions to the witness that are the usher's have this bit.
   static constexpr std::uint64_t kTokenBit = std::uint64_t{1} << 63U;
@@ -34,13 +34,6 @@ class Usher {
 
   void start();
 
-  // Any thread; as Worker's.
-  void ping(std::uint64_t number);
-  void reset();
-  void stop();
-  void deliver(WitnessAnswer answer);
-  [[nodiscard]] std::uint64_t answered() const { return answered_.load(std::memory_order_acquire); }
-  [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_acquire); }
   void join() { thread_.join(); }
   void abandon() { thread_.detach(); }
   // Connections under way that no worker counts yet, and all that ended here.
@@ -80,13 +73,12 @@ class Usher {
   void expire();
   void resetAll();
   void publish();
-  void raise();
 
   RelayShared& shared_;
   Track& track_;
   std::unique_ptr<SynLog> log_;
   RawSender sender_;
-  Descriptor epoll_, mail_;
+  Descriptor epoll_;
   std::thread thread_;
   std::int64_t now_ = 0, looked_ = 0;
   AddressList own_;
@@ -98,10 +90,7 @@ class Usher {
   std::unordered_map<std::uint64_t, Pending> pending_;                              // by flow id
   std::unordered_map<UpstreamSet::Key, std::uint64_t, UpstreamSet::Hash> byEnds_;   // client and server to flow id
 
-  std::atomic<std::uint64_t> pinged_{0}, answered_{0}, pendingCount_{0}, refused_{0};
-  std::atomic<bool> resetWanted_{false}, stopWanted_{false}, stopped_{false};
-  std::mutex answersMutex_;
-  std::vector<WitnessAnswer> answers_;
+  std::atomic<std::uint64_t> pendingCount_{0}, refused_{0};
 };
 
 }  // namespace sluice

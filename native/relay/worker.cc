@@ -34,11 +34,11 @@ bool add(int epoll, int fd, std::uint32_t events, std::uint64_t tag) {
 Worker::Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, Listening listening)
     : shared_(shared), index_(index), siblings_(siblings), track_(track),
       listeners_{std::move(listening.tcp[0]), std::move(listening.tcp[1]), std::move(listening.kept[0]), std::move(listening.kept[1])},
-      epoll_(::epoll_create1(EPOLL_CLOEXEC)), mail_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       reserve_(::eventfd(0, EFD_CLOEXEC)), scratch_(pool_.take()),
-      udp_({shared, track, own_, now_, epoll_.get(), index, [this](std::size_t owner, StrayDatagram stray) { siblings_[owner]->deliver(std::move(stray)); }},
+      udp_({shared, track, own_, now_, epoll_.get(), index, [this](std::size_t owner, StrayDatagram stray) { siblings_[owner]->deliver(std::move(stray), kMostStrays); }},
            std::move(listening.udp)) {
-  bool good = epoll_ && mail_ && add(epoll_.get(), mail_.get(), EPOLLIN, kMailTag);
+  bool good = epoll_ && mailDescriptor() >= 0 && add(epoll_.get(), mailDescriptor(), EPOLLIN, kMailTag);
   for (std::size_t which = 0; which < listeners_.size(); ++which) {
     if (listeners_[which]) good = good && add(epoll_.get(), listeners_[which].get(), EPOLLIN, listenerTag(which));
   }
@@ -49,43 +49,11 @@ Worker::~Worker() = default;
 
 void Worker::start() { thread_ = std::thread([this] { run(); }); }
 
-void Worker::raise() {
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const auto written = ::write(mail_.get(), &one, sizeof one);
-}
-void Worker::ping(std::uint64_t number) {
-  pinged_.store(number, std::memory_order_release);
-  raise();
-}
-void Worker::reset() {
-  resetWanted_.store(true, std::memory_order_release);
-  raise();
-}
-void Worker::stop() {
-  stopWanted_.store(true, std::memory_order_release);
-  raise();
-}
-void Worker::deliver(WitnessAnswer answer) {
-  {
-    const std::scoped_lock lock(answersMutex_);
-    answers_.push_back(std::move(answer));
-  }
-  raise();
-}
-void Worker::deliver(StrayDatagram stray) {
-  {
-    const std::scoped_lock lock(answersMutex_);
-    if (strays_.size() >= kMostStrays) return;
-    strays_.push_back(std::move(stray));
-  }
-  raise();
-}
-
 void Worker::run() {
   if (index_ == 0) watchWitness();
   now_ = Recorder::now();
   while (!stopping_) turn(timeout());
-  stopped_.store(true, std::memory_order_release);
+  hasStopped();
   shared_.wakeControl();
 }
 
@@ -107,7 +75,7 @@ void Worker::turn(int timeout) {
   epoll_event events[kEvents];
   const int count = ::epoll_wait(epoll_.get(), events, kEvents, timeout);
   now_ = Recorder::now();
-  const std::uint64_t pinged = pinged_.load(std::memory_order_acquire);
+  const std::uint64_t ping = pinged();
   if (ownGeneration_ != shared_.own.generation()) {
     ownGeneration_ = shared_.own.generation();
     own_ = shared_.own.list();
@@ -122,7 +90,7 @@ void Worker::turn(int timeout) {
   for (int i = 0; i < count; ++i) dispatch(events[i].data.u64, events[i].events);
   expire();
   bool all = true;
-  if (pinged != answered_.load(std::memory_order_relaxed)) {
+  if (ping != answered()) {
     for (std::size_t which = 0; which < listeners_.size(); ++which) all = acceptAll(which) && all;
     for (std::size_t family = 0; family < 2; ++family) all = udp_.listen(family) && all;
   }
@@ -130,14 +98,13 @@ void Worker::turn(int timeout) {
   publish();
   dead_.clear();
   udp_.endTurn();
-  if (all && pinged != answered_.load(std::memory_order_relaxed)) {
-    answered_.store(pinged, std::memory_order_release);
+  if (all && ping != answered()) {
+    answer(ping);
     shared_.wakeControl();
   } else if (!all) {
     raise();
   }
-  // One that came since may have been taken out of the mail together with its forerunner.
-  if (pinged_.load(std::memory_order_acquire) != pinged) raise();
+  raiseIfPingedSince(ping);
 }
 
 void Worker::dispatch(std::uint64_t tag, std::uint32_t events) {
@@ -160,21 +127,11 @@ void Worker::dispatch(std::uint64_t tag, std::uint32_t events) {
 }
 
 void Worker::onMail() {
-  std::uint64_t count = 0;
-  [[maybe_unused]] const auto got = ::read(mail_.get(), &count, sizeof count);
-  if (resetWanted_.exchange(false, std::memory_order_acq_rel)) resetAll();
-  if (stopWanted_.load(std::memory_order_acquire)) {
-    listeners_ = {};
-    resetAll();
-    stopping_ = true;
-  }
-  std::vector<WitnessAnswer> answers;
-  std::vector<StrayDatagram> strays;
-  {
-    const std::scoped_lock lock(answersMutex_);
-    answers.swap(answers_);
-    strays.swap(strays_);
-  }
+  const Mail mail = takeMail();
+  if (mail.stop) listeners_ = {};
+  if (mail.reset || mail.stop) resetAll();
+  stopping_ = mail.stop;
+  const auto& [answers, strays] = mail.letters;
   for (const WitnessAnswer& answer : answers) settle(answer);
   for (const StrayDatagram& stray : strays) {
     if (!stopping_) udp_.take(stray);

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "net/socket.h"
 #include "net/upstream.h"
 #include "relay/flow.h"
+#include "relay/mailbox.h"
 #include "relay/shared.h"
 #include "relay/udp_relay.h"
 #include "witness/witness.h"
@@ -28,7 +28,7 @@ struct Listening {
   std::array<Descriptor, 2> tcp{}, kept{}, udp{};
 };
 
-class Worker {
+class Worker : public Mailbox<WitnessAnswer, StrayDatagram> {
  public:
   // `siblings` are all workers, this one included: the first one reads the witness's answers for all.
   Worker(RelayShared& shared, std::size_t index, const std::vector<std::unique_ptr<Worker>>& siblings, Track& track, Listening listening);
@@ -38,14 +38,7 @@ class Worker {
 
   void start();
 
-  // Any thread. A ping is answered at the end of a turn in which everything that waited at the listeners was taken.
-  void ping(std::uint64_t number);
-  void reset();
-  void stop();                     // resets what is left, stops listening, ends the thread
-  void deliver(WitnessAnswer answer);
-  void deliver(StrayDatagram stray);
-  [[nodiscard]] std::uint64_t answered() const { return answered_.load(std::memory_order_acquire); }
-  [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_acquire); }
+  // Its pings are answered at the end of a turn in which everything that waited at the listeners was taken.
   void join() { thread_.join(); }
   void abandon() { thread_.detach(); }
 
@@ -66,7 +59,6 @@ class Worker {
   void watchWitness();
   void expire();
   void publish();
-  void raise();
 
   // accept.cc
   bool acceptAll(std::size_t which);  // of listeners_; false: the bound of a turn was reached
@@ -115,7 +107,7 @@ class Worker {
   const std::vector<std::unique_ptr<Worker>>& siblings_;
   Track& track_;
   std::array<Descriptor, 4> listeners_;  // IPv4, IPv6; of kept ones IPv4, IPv6
-  Descriptor epoll_, mail_, reserve_;
+  Descriptor epoll_, reserve_;
   std::thread thread_;
 
   std::int64_t now_ = 0;           // of this turn
@@ -139,11 +131,6 @@ class Worker {
   // Towards which server a connect() is under way, and the how manieth it is; 0: none is. Read by siblings.
   alignas(64) std::atomic<std::uint64_t> connecting_{0};
   std::uint32_t connects_ = 0;
-  alignas(64) std::atomic<std::uint64_t> pinged_{0}, answered_{0};
-  std::atomic<bool> resetWanted_{false}, stopWanted_{false}, stopped_{false};
-  std::mutex answersMutex_;
-  std::vector<WitnessAnswer> answers_;
-  std::vector<StrayDatagram> strays_;
 
   UdpRelay udp_;
 };

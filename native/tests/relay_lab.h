@@ -331,6 +331,7 @@ struct RelaySettings {
   std::string folder;      // instead of one of its own
   bool udp = false;
   unsigned idle = 60;      // seconds, of every kind of UDP
+  unsigned idleDns = 0, idleQuic = 0;  // 0: as the others
   unsigned refuse = 0;     // a port of UDP
 };
 
@@ -360,8 +361,8 @@ class Relay {
          ",\"capture\":{\"folder\":" + sluice::quoteJson(settings.folder.empty() ? folder_.path() : settings.folder) + ",\"payload\":" +
          flag(settings.payload) + ",\"maxBytesPerFlow\":" + settings.maxBytesPerFlow + ",\"maxBytes\":null},\"attribute\":" + flag(settings.attribute) +
          (settings.hold ? ",\"hold\":{\"group\":7701,\"releasedMark\":2415919104}" : "") +
-         ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\",\"udp\":" + flag(settings.udp) + ",\"udpIdle\":{\"dns\":" + std::to_string(settings.idle) +
-         ",\"quic\":" + std::to_string(settings.idle) + ",\"other\":" + std::to_string(settings.idle) + "},\"refuse\":[" +
+         ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\",\"udp\":" + flag(settings.udp) + ",\"udpIdle\":{\"dns\":" + std::to_string(settings.idleDns != 0 ? settings.idleDns : settings.idle) +
+         ",\"quic\":" + std::to_string(settings.idleQuic != 0 ? settings.idleQuic : settings.idle) + ",\"other\":" + std::to_string(settings.idle) + "},\"refuse\":[" +
          (settings.refuse == 0 ? "" : "{\"from\":" + std::to_string(settings.refuse) + ",\"to\":" + std::to_string(settings.refuse) + "}") + "]}");
     if (expectReady) {
       first_ = read();

@@ -280,6 +280,57 @@ void drains(const Gateway& gateway, const Addresses& addresses) {
   CHECK_EQ(onlyAccount(relay.finish()).closeDatagrams[0], 2U);
 }
 
+// Silence ends each kind in its own time: a name's flow first, then QUIC's (told by its long header, on whatever port), then the rest.
+void idles(const Gateway& gateway, const Addresses& addresses) {
+  RelaySettings settings = withUdp(1, 4);
+  settings.idleDns = 1;
+  settings.idleQuic = 2;
+  Relay relay(settings);
+  std::string quic = noise(1200, 7);
+  std::memcpy(quic.data(), "\xC0\x00\x00\x00\x01\x08", 6);  // long header, Initial, version 1
+  std::vector<Descriptor> open;
+  const std::vector<std::pair<std::uint16_t, std::string>> flows{{8090, "other"}, {8091, quic}, {53, "name"}};
+  for (const auto& [port, said] : flows) {
+    const Endpoint address = at(addresses.server, port);
+    open.push_back(serveIn(*gateway.server, address));
+    const Descriptor& server = open.back();
+    Descriptor client = speakFrom(*gateway.client, address);
+    say(client, said);
+    CHECK(hear(server) == said);
+    open.push_back(std::move(client));
+  }
+  awaitFlows(relay, 0);
+  std::vector<std::int64_t> ended;
+  const auto record = relay.finish();
+  for (const auto& close : facts(record, "close")) {
+    CHECK_EQ(Relay::text(close, "reason"), "idle");
+    ended.push_back(Relay::number(close, "id"));
+  }
+  CHECK((ended == std::vector<std::int64_t>{3, 2, 1}));
+}
+
+// What found no room in a flow's own socket is lost, and the record says how much: nothing of it is missing from the sum.
+void overrun(const Gateway& gateway, const Addresses& addresses) {
+  constexpr int kMany = 12000;
+  Relay relay(withUdp(1, 1));
+  const Endpoint address = at(addresses.server, 8092);
+  const Descriptor server = serveIn(*gateway.server, address);
+  const Descriptor client = speakFrom(*gateway.client, address);
+  say(client, "first");
+  CHECK_EQ(hear(server), "first");  // from now on the flow has a socket of its own
+  CHECK_EQ(kill(relay.pid(), SIGSTOP), 0);
+  siginfo_t stopped{};
+  CHECK_EQ(waitid(P_PID, static_cast<id_t>(relay.pid()), &stopped, WSTOPPED | WNOWAIT), 0);
+  const std::string datagram = noise(1000, 3);
+  for (int i = 0; i < kMany; ++i) say(client, datagram);
+  CHECK_EQ(kill(relay.pid(), SIGCONT), 0);
+  awaitFlows(relay, 0);
+  const auto account = onlyAccount(relay.finish());
+  CHECK(account.lost[0] > 0);
+  CHECK_EQ(account.closeDatagrams[0] + account.lost[0], kMany + 1U);
+  CHECK_EQ(account.lost[1], 0U);
+}
+
 }  // namespace
 
 int main() {
@@ -313,6 +364,8 @@ int main() {
     portHeld(gateway, addresses);
     service(gateway, addresses);
     drains(gateway, addresses);
+    overrun(gateway, addresses);
   }
+  idles(gateway, kFour);
   return passed();
 }

@@ -25,6 +25,7 @@ export function describePlan(plan: InterceptionPlan): string[] {
   if (plan.servers.length > 0) sentences.push(`Only connections to servers in ${list(plan.servers, 'or')} are included.`)
   if (plan.exclude.length > 0) sentences.push(`Connections to servers in ${list(plan.exclude, 'or')} are left alone.`)
   if (plan.udp.length > 0) sentences.push(`A UDP flow is over after ${seconds(plan.udpIdle.dns)} of silence (DNS), ${seconds(plan.udpIdle.quic)} (QUIC) or ${seconds(plan.udpIdle.other)} (others).`)
+  sentences.push('Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.')
   sentences.push('Connections that exist already are not touched; closing the gate cuts none.')
   return sentences
 }

@@ -170,6 +170,7 @@ describe('describePlan', () => {
       'TCP ports 80, 443 will be intercepted.',
       'Programs on this computer are included.',
       'Devices, containers and virtual machines routed through this computer are included, whichever interface they come in by.',
+      'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
   })
@@ -180,6 +181,7 @@ describe('describePlan', () => {
       'Programs on this computer are included.',
       'Devices, containers and virtual machines routed through this computer are left alone.',
       'A UDP flow is over after 10 seconds of silence (DNS), 60 seconds (QUIC) or 60 seconds (others).',
+      'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
     expect(describePlan(makePlan({ tcp: '', udp: '53', udpIdle: { dns: 1 } }))[0]).toBe('UDP port 53 will be intercepted.')
@@ -190,6 +192,7 @@ describe('describePlan', () => {
       'Programs on this computer that run as user 0 or 1000 are included when they run in the cgroup a.',
       'Devices, containers and virtual machines routed through this computer are left alone.',
       'Connections to servers in 10.0.0.0/8 or 192.0.2.0/24 are left alone.',
+      'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
   })
