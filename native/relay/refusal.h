@@ -7,7 +7,7 @@
 
 namespace sluice {
 
-constexpr std::uint8_t kLoopDepth = 4;  // own connections behind a new one at which it is a loop and not a chance (UpstreamSet)
+constexpr std::uint8_t kLoopDepth = 16;  // own connections behind a new one at which it is a loop and not a chance (UpstreamSet)
 
 // Nothing is left to make a socket with.
 inline bool exhausted(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }

@@ -1,7 +1,7 @@
 // The relay's own connections, by both their ends: one that comes back to the relay as a client would go round for ever.
 //
 // Equal ends alone prove nothing: towards the server the relay bears the client's address with a port of its own, so a client may by chance choose the same
-// port for another connection to the same server (one in a thousand, with 30 at a time). So each connection knows how many of ours it
+// port for another connection to the same server (one in a thousand, with 30 at a time; on the relay's own machine the kernel deals ports out of one row to both, and chance comes in runs). So each connection knows how many of ours it
 // has behind it, and only a chain that a chance cannot make is a loop.
 #pragma once
 

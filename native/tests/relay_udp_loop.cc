@@ -13,7 +13,7 @@ int main() {
       say(client, "hello");
       relay.awaitWarning("loop-refused");
       awaitFlows(relay, 0);
-      CHECK(Relay::number(relay.ping(), "total") <= 6);
+      CHECK(Relay::number(relay.ping(), "total") <= 18);
       const auto closed = facts(relay.finish(), "close");
       CHECK_EQ(std::count_if(closed.begin(), closed.end(), [](const Json& fact) { return Relay::text(fact, "reason") == "failed"; }), 1);
       char byte;
