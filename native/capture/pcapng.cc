@@ -16,6 +16,7 @@ static_assert(std::endian::native == std::endian::little, "the capture is little
 namespace {
 
 constexpr std::uint32_t kSectionHeader = 0x0A0D0D0A, kInterfaceDescription = 1, kCustomCopyable = 0x00000BAD;
+constexpr std::uint32_t kPadding = 0x80534C50;  // among the types left for local use: readers skip it without a word
 constexpr std::uint32_t kSluicePen = 32473;     // for examples, RFC 5612
 constexpr std::uint32_t kWiresharkPen = 32622;
 
@@ -104,6 +105,8 @@ std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload, bool na
   return blockSize((v4 ? 20U : 40U) + tcpHeader(flags) + payload, named);
 }
 
+std::size_t payloadAt(bool v4, std::uint8_t flags) { return 28 + (v4 ? 20U : 40U) + tcpHeader(flags); }
+
 std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload) {
   const bool v4 = segment.from->v4();
   const std::size_t tcp = tcpHeader(segment.flags);
@@ -125,9 +128,16 @@ std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const 
     at = put(at, std::uint32_t{0x010E0303U});
   }
 
-  if (!payload.empty()) std::memcpy(at, payload.data(), payload.size());
+  if (!payload.empty() && payload.data() != at) std::memcpy(at, payload.data(), payload.size());
   endPacket(at + payload.size(), captured, segment.direction, segment.pid, size);
   return size;
+}
+
+void writePadding(std::byte* out, std::size_t bytes) {
+  const auto length = static_cast<std::uint32_t>(bytes);
+  out = put(put(out, kPadding), length);
+  std::memset(out, 0, bytes - 12);
+  put(out + bytes - 12, length);
 }
 
 std::string buildHead(std::string_view version, std::string_view os, bool payload, std::uint32_t segment) {

@@ -36,7 +36,9 @@ struct Segment {
 // Bytes of the Enhanced Packet Block of a segment with that much payload.
 std::size_t packetSize(bool v4, std::uint8_t flags, std::size_t payload, bool named);
 
-// Writes that block; `payload` is copied once. Returns packetSize(). `payload` is at most kMaxPayload.
+// Writes that block; `payload` is copied once, unless it lies where it belongs: payloadAt() behind `out`. Returns packetSize(). `payload` is at most
+// kMaxPayload.
+std::size_t payloadAt(bool v4, std::uint8_t flags);
 std::size_t writePacket(std::byte* out, const Segment& segment, std::span<const std::byte> payload);
 
 // One datagram of UDP, whose checksum stays zero (filled in on export).
@@ -49,6 +51,9 @@ struct Datagram {
 };
 std::size_t datagramSize(bool v4, std::size_t payload, bool named);
 std::size_t writeDatagram(std::byte* out, const Datagram& datagram, std::span<const std::byte> payload);  // payload at most kMaxDatagram
+
+// A block of `bytes` (12 or more, in fours) that says nothing.
+void writePadding(std::byte* out, std::size_t bytes);
 
 // Section Header Block, Interface Description Block, and the session fact: what every segment starts with.
 std::string buildHead(std::string_view version, std::string_view os, bool payload, std::uint32_t segment);

@@ -52,7 +52,7 @@ struct RecorderOptions {
   bool ring = false;                               // the oldest segment makes room for the newest; needs maxBytes
   std::uint64_t segmentBytes = 256U << 20U;        // at about which a segment ends (a block of memory a track more at most); a quarter of a ring's maxBytes at most
   std::size_t tracks = 1;                          // relaying threads
-  std::size_t memory = 32U << 20U;                 // bytes waiting for the disk, all tracks together (at least 256 KiB a track are taken)
+  std::size_t memory = 64U << 20U;                 // bytes waiting for the disk, all tracks together (at least 256 KiB a track are taken): a pause of some fifty milliseconds at a gigabyte a second
   ssize_t (*write)(int, const struct iovec*, int) = nullptr;  // instead of writev(2): tests script a slow, short or failing disk
 };
 
@@ -100,6 +100,10 @@ class Track {
   void connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds);   // fact, SYN/ACK, ACK
   void handed(FlowRecord& flow, std::string_view via, std::int64_t nanoseconds);          // to a proxy, which `via` names as a JSON object
   void data(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);
+  // Where bytes of the flow may be received, so that they lie in the record at once, `most` or fewer; empty: nowhere now, and data() takes them from
+  // elsewhere. commit() makes them count, `bytes` of them, with no other call of this track between; without it nothing happened.
+  std::span<std::byte> reserve(FlowRecord& flow, std::size_t most);
+  void commit(FlowRecord& flow, Direction direction, std::size_t bytes, std::int64_t nanoseconds);
   // Bytes that went by unseen, to be stated as a gap; only of a flow of which nothing more is kept, which stays so once it is.
   void passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::int64_t nanoseconds);
   [[nodiscard]] bool keeps(const FlowRecord& flow) const;

@@ -68,6 +68,7 @@ int SegmentFiles::next() {
   older_.push_back(size_);
   olderBytes_ += size_;
   file_ = std::move(file);
+  direct_ = false;
   ++number_;
   size_ = head.size();
   return 0;
@@ -91,6 +92,14 @@ std::string SegmentFiles::dropped(std::int64_t nanoseconds) const {
   pcapng::appendDropped(json, 1, lastDropped_, droppedBytes_, nanoseconds);
   pcapng::appendFact(text, json);
   return text;
+}
+
+bool SegmentFiles::direct(bool wanted) {
+  if (direct_ == wanted) return true;
+  const int flags = fcntl(file_.get(), F_GETFL);
+  if (flags < 0 || fcntl(file_.get(), F_SETFL, wanted ? flags | O_DIRECT : flags & ~O_DIRECT) != 0) return false;
+  direct_ = wanted;
+  return true;
 }
 
 void SegmentFiles::cut() {

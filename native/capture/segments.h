@@ -26,6 +26,8 @@ class SegmentFiles {
   [[nodiscard]] std::uint64_t size() const { return size_; }       // of the current one
   void grew(std::uint64_t bytes) { size_ += bytes; }
   void cut();                                                      // back to size(), after a write that ended in the middle of a block
+  // Whether what is written goes past the page cache; false: this file system will not have that.
+  bool direct(bool wanted);
   void close() { file_.reset(); }
 
  private:
@@ -33,6 +35,7 @@ class SegmentFiles {
   [[nodiscard]] std::string dropped(std::int64_t nanoseconds) const;
 
   Descriptor directory_, file_;
+  bool direct_ = false;                                            // `file_` is
   std::string version_;
   bool payload_ = true;
   std::uint32_t number_ = 0;

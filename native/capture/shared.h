@@ -84,6 +84,7 @@ struct Track::Impl {
 
   // Where the next `bytes` go, or null when there is no memory (and the state is slow then). The caller fills all of them.
   std::byte* room(std::size_t bytes, bool payload);
+  bool takesPayload();            // room() for payload would not be refused for the state of the recording
   bool putText();                 // the blocks in `text`, as facts
   void publish();
   bool enter();                   // begins a piece of the stream: all up to the next enter() lands in one segment. False: no memory

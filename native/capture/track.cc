@@ -9,6 +9,8 @@ namespace sluice {
 namespace {
 
 constexpr std::size_t index(Direction direction) { return static_cast<std::size_t>(direction); }
+constexpr std::uint8_t kDataFlags = pcapng::kPsh | pcapng::kAck;
+
 constexpr Direction other(Direction direction) { return direction == Direction::kUp ? Direction::kDown : Direction::kUp; }
 
 std::size_t packet(std::byte* out, const FlowRecord& flow, Direction direction, std::uint8_t flags, std::int64_t nanoseconds,
@@ -150,18 +152,20 @@ bool Track::Impl::grow(bool payload) {
   return true;
 }
 
-std::byte* Track::Impl::room(std::size_t bytes, bool payload) {
-  if (payload) {
-    // Slow lasts until the writer has caught up well, not until one block is free: fewer, larger gaps.
-    if (shared.state.load(std::memory_order_relaxed) != Recording::kOn) return nullptr;
-    if (current->factsOnly) {
-      if (shared.pool.free() <= shared.reserve) {
-        shared.slow();
-        return nullptr;
-      }
-      current->factsOnly = false;
-    }
+bool Track::Impl::takesPayload() {
+  // Slow lasts until the writer has caught up well, not until one block is free: fewer, larger gaps.
+  if (shared.state.load(std::memory_order_relaxed) != Recording::kOn) return false;
+  if (!current->factsOnly) return true;
+  if (shared.pool.free() <= shared.reserve) {
+    shared.slow();
+    return false;
   }
+  current->factsOnly = false;
+  return true;
+}
+
+std::byte* Track::Impl::room(std::size_t bytes, bool payload) {
+  if (payload && !takesPayload()) return nullptr;
   if (at + bytes > shared.pool.blockSize() && !grow(payload)) return nullptr;
   std::byte* const out = current->data + at;
   at += bytes;
@@ -341,7 +345,7 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
   }
   if (flow.muted && allowed > 0) allowed = 0, why = GapReason::kSlow;
 
-  constexpr std::uint8_t flags = pcapng::kPsh | pcapng::kAck;
+  constexpr std::uint8_t flags = kDataFlags;
   std::size_t done = 0;
   while (done < allowed) {
     std::size_t chunk = std::min(allowed - done, pcapng::kMaxPayload);
@@ -378,6 +382,29 @@ void Track::data(FlowRecord& flow, Direction direction, std::span<const std::byt
     done += chunk;
   }
   impl.owe(flow, direction, bytes.size() - done, 0, why, nanoseconds);
+}
+
+std::span<std::byte> Track::reserve(FlowRecord& flow, std::size_t most) {
+  Impl& impl = *impl_;
+  const RecorderOptions& options = impl.shared.options;
+  // What is bounded, or has a gap to be stated first, is data()'s.
+  if (!keeps(flow) || options.maxBytesPerFlow || (options.maxBytes && !options.ring)) return {};
+  if ((flow.owedGap[0] | flow.owedGap[1]) != 0 || !impl.enter(flow) || !impl.takesPayload()) return {};
+  constexpr std::size_t kLeast = 16U << 10U;  // less than that is not worth a call: the block has ended
+  const std::size_t around = sizeOf(flow, kDataFlags, 3);  // with the most padding
+  const auto left = [&] { return impl.shared.pool.blockSize() - impl.at - std::min(around, impl.shared.pool.blockSize() - impl.at); };
+  if (left() < std::min(most, kLeast) && !impl.grow(true)) return {};
+  return {impl.current->data + impl.at + pcapng::payloadAt(flow.client.v4(), kDataFlags), std::min({most, left(), pcapng::kMaxPayload})};
+}
+
+void Track::commit(FlowRecord& flow, Direction direction, std::size_t bytes, std::int64_t nanoseconds) {
+  Impl& impl = *impl_;
+  std::byte* const out = impl.current->data + impl.at;
+  impl.at += packet(out, flow, direction, kDataFlags, nanoseconds, {out + pcapng::payloadAt(flow.client.v4(), kDataFlags), bytes});
+  flow.bytes[index(direction)] += bytes;
+  flow.nextSequence[index(direction)] += static_cast<std::uint32_t>(bytes);
+  flow.kept += bytes;
+  flow.placed[index(direction)] += bytes;
 }
 
 bool Track::keeps(const FlowRecord& flow) const {

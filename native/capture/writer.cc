@@ -8,7 +8,9 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <span>
 
+#include "capture/direct_layout.h"
 #include "capture/shared.h"
 
 namespace sluice {
@@ -19,23 +21,29 @@ constexpr int kMostPieces = 64;
 constexpr std::size_t kMostBytes = 1U << 20U;     // in one writev, so that memory comes back in steps on a slow disk
 constexpr long kNap = 10'000'000;                 // nanoseconds
 constexpr std::uint64_t kSpare = 1024;            // for a head, or for the fact that segments were deleted
+static_assert(DirectLayout::kMostRuns * 3 <= kMostPieces);
 constexpr int kQuietNaps = 10;                    // then sleep until woken
 
-// The bytes of `pieces` up to the last pcapng block that ends within `written`. Each piece is a run of whole blocks.
+// Past the page cache goes what comes in a stream: that spares the processor a copy and the pages for it, and the machine its cache. Where the disk is
+// then too slow for what comes, the cache may have it for a while, as it is there to even that out.
+constexpr std::size_t kLeastDirect = 512U << 10U; // bytes of full blocks that wait
+constexpr std::size_t kMostDirect = 5U << 20U;    // in one call: on a busy machine each costs a wait for a processor as well as for the disk
+constexpr double kSwift = 0.15;                   // bytes a nanosecond: no page cache takes much more than that for long
+constexpr std::uint64_t kRemembered = 64U << 20U; // bytes over which the disk's pace is taken, so that one pause is none
+constexpr std::int64_t kFirstRest = 5'000'000'000, kLongestRest = 320'000'000'000;  // nanoseconds through the cache
+
+// The bytes of `pieces` up to the last pcapng block that ends within `written`. All pieces together are whole blocks, each is whole words.
 std::size_t wholeBlocks(const iovec* pieces, int count, std::size_t written) {
   std::size_t whole = 0, before = 0;
-  for (int index = 0; index < count && before < written; ++index) {
-    const auto* const bytes = static_cast<const std::byte*>(pieces[index].iov_base);
-    for (std::size_t at = 0; at < pieces[index].iov_len;) {
-      std::uint32_t length;
-      std::memcpy(&length, bytes + at + 4, sizeof length);
-      at += length;
-      if (before + at > written) return whole;
-      whole = before + at;
-    }
-    before += pieces[index].iov_len;
+  for (int index = 0;;) {
+    const std::size_t at = whole + 4;  // where the next one's length is
+    while (index < count && at >= before + pieces[index].iov_len) before += pieces[index++].iov_len;
+    if (index == count) return whole;
+    std::uint32_t length;
+    std::memcpy(&length, static_cast<const std::byte*>(pieces[index].iov_base) + (at - before), sizeof length);
+    if (whole + length > written) return whole;
+    whole += length;
   }
-  return whole;
 }
 
 class Writer {
@@ -47,12 +55,14 @@ class Writer {
  private:
   enum class Pass { kNothing, kWrote, kFailed };
   Pass pass();
+  bool goesDirect() const;
+  bool appendDirect(std::span<const iovec> runs);
   Pass cut();
   enum class Next { kNothing, kCurrent, kLater };
   Next next(const Shared::Stream& stream) const;
   bool waiting(Next what) const;
   bool makeRoom(std::size_t bytes);
-  bool append(iovec* pieces, int count);
+  bool append(const iovec* pieces, int count, bool direct = false);
   void fail(int error, std::size_t keep);
   void wait(int quiet);
   bool pending() const;
@@ -61,17 +71,42 @@ class Writer {
 
   Shared& shared_;
   decltype(&::writev) write_;
+  DirectLayout layout_;
+  bool mayDirect_ = shared_.options.ring || !shared_.options.maxBytes;  // a budget that ends the payload leaves no room for padding
+  bool streaming_ = false;                // the last pass went past the cache
+  std::int64_t passed_ = 0;              // when that was
+  std::uint64_t paceBytes_ = 0;          // and how it went lately
+  std::int64_t paceTime_ = 0, cacheUntil_ = 0, rest_ = kFirstRest;
 };
 
-// Writes what the tracks have published, at most kMostBytes.
+// Whether what waits for the current segment goes past the page cache.
+bool Writer::goesDirect() const {
+  if (!mayDirect_ || (cacheUntil_ != 0 && Recorder::now() < cacheUntil_)) return false;
+  std::size_t full = 0;
+  for (const Shared::Stream* stream : shared_.streams) {
+    for (const Block* block = stream->head; full < kLeastDirect; ) {
+      const Block* const next = block->next.load(std::memory_order_acquire);
+      if (next == nullptr || block->segment.load(std::memory_order_relaxed) != shared_.files.number()) break;
+      full += block->committed.load(std::memory_order_relaxed) - block->written;
+      block = next;
+    }
+  }
+  return full >= kLeastDirect;
+}
+
+// Writes what the tracks have published, at most about kMostBytes.
 Writer::Pass Writer::pass() {
+  const bool direct = streaming_ = goesDirect();
+  const std::size_t mostBytes = direct ? kMostDirect : kMostBytes;
+  const int most = direct ? DirectLayout::kMostRuns : kMostPieces;
   iovec pieces[kMostPieces];
   Block* blocks[kMostPieces];
   int count = 0;
   std::size_t bytes = 0;
   for (Shared::Stream* stream : shared_.streams) {
-    for (Block* block = stream->head; block != nullptr && count < kMostPieces && bytes < kMostBytes;) {
+    for (Block* block = stream->head; block != nullptr && count < most && bytes < mostBytes;) {
       Block* const next = block->next.load(std::memory_order_acquire);  // before committed: set, it makes that final
+      if (direct && next == nullptr) break;  // more may come into it
       const std::size_t end = block->committed.load(std::memory_order_seq_cst);
       if (end > block->written) {
         if (block->segment.load(std::memory_order_relaxed) != shared_.files.number()) break;  // a later one's: not before cut()
@@ -82,11 +117,11 @@ Writer::Pass Writer::pass() {
       block = next;
     }
   }
+  passed_ = Recorder::now();
   if (count == 0) return Pass::kNothing;
-  if (!makeRoom(bytes)) return Pass::kFailed;
-  iovec rest[kMostPieces];
-  std::copy(pieces, pieces + count, rest);
-  if (!append(rest, count)) return Pass::kFailed;
+  const std::size_t waste = direct ? static_cast<std::size_t>(count + 1) * DirectLayout::kMostWaste : 0;
+  if (!makeRoom(bytes + waste)) return Pass::kFailed;
+  if (!(direct ? appendDirect({pieces, static_cast<std::size_t>(count)}) : append(pieces, count))) return Pass::kFailed;
   for (int index = 0; index < count; ++index) blocks[index]->written += pieces[index].iov_len;
   for (Shared::Stream* stream : shared_.streams) {
     Block*& head = stream->head;
@@ -99,15 +134,41 @@ Writer::Pass Writer::pass() {
   return Pass::kWrote;
 }
 
-bool Writer::append(iovec* pieces, int count) {
-  iovec whole[kMostPieces];
-  std::copy(pieces, pieces + count, whole);
+bool Writer::appendDirect(std::span<const iovec> runs) {
+  if (const std::span<std::byte> fill = layout_.fill(shared_.files.size()); !fill.empty()) {
+    const iovec piece{fill.data(), fill.size()};
+    if (!append(&piece, 1)) return false;
+  }
+  const std::span<iovec> pieces = layout_.lay(runs);
+  const std::uint64_t before = shared_.files.size();
+  const std::int64_t began = Recorder::now();
+  if (!append(pieces.data(), static_cast<int>(pieces.size()), true)) return false;
+  const std::int64_t ended = Recorder::now();
+  paceBytes_ += shared_.files.size() - before;
+  paceTime_ += ended - began;
+  if (paceBytes_ > kRemembered) paceBytes_ /= 2, paceTime_ /= 2;
+  if (shared_.pool.free() <= shared_.pool.total() / 2 && static_cast<double>(paceBytes_) < kSwift * static_cast<double>(paceTime_)) {
+    cacheUntil_ = ended + rest_;
+    rest_ = std::min(2 * rest_, kLongestRest);
+    paceBytes_ = 0, paceTime_ = 0;
+  }
+  return true;
+}
+
+bool Writer::append(const iovec* whole, int count, bool direct) {
+  iovec pieces[kMostPieces];
+  std::copy(whole, whole + count, pieces);
   std::size_t total = 0, written = 0;
   for (int index = 0; index < count; ++index) total += pieces[index].iov_len;
   int first = 0;
+  if (!shared_.files.direct(direct)) mayDirect_ = false;  // then it goes through the cache
   while (written < total) {
     const ssize_t result = write_(shared_.files.file(), pieces + first, count - first);
     if (result < 0 && errno == EINTR) continue;
+    if (result < 0 && errno == EINVAL && direct && shared_.files.direct(false)) {  // a file system, or a short write, that leaves no other way
+      direct = mayDirect_ = false;
+      continue;
+    }
     if (result <= 0) {
       fail(result < 0 ? errno : EIO, wholeBlocks(whole, count, written));
       return false;
@@ -215,14 +276,20 @@ void Writer::run() {
         stream->leave();
       }
     }
+    // Of a stream little goes alone; what is left over when it has ended goes after a nap.
+    const bool waits = streaming_ && !stopping && shared_.state.load(std::memory_order_relaxed) == Recording::kOn;
+    if (waits && Recorder::now() - passed_ < kNap && !goesDirect() && !waiting(Next::kLater)) {
+      wait(0);
+      continue;
+    }
     Pass result = pass();
     if (result == Pass::kNothing) result = cut();
     if (result == Pass::kFailed) break;
     recover();
     if (result == Pass::kWrote) {
       quiet = 0;
-      // Full blocks are written on at once; a trickle is let gather for a nap.
-      if (stopping || fullBlocks()) continue;
+      // Full blocks are written on at once, or, of a stream, when there are enough again; a trickle is let gather for a nap.
+      if (stopping || (streaming_ ? goesDirect() : fullBlocks())) continue;
     } else {
       ++quiet;
       if (stopping) {

@@ -135,9 +135,14 @@ void Worker::move(Flow& flow, Direction direction) {
         continue;
       }
     }
+    // Into the record at once, where it takes all that comes, and on from there.
+    std::span<std::byte> place = track_.reserve(flow.record, Buffer::kSize);
+    const bool recorded = !place.empty();
+    if (!recorded) place = scratch_->bytes;
     // The urgent byte goes on as one. It stands first when read, as recv(2) stops in front of it; once it has been seen that there is such data.
     const bool urgent = source.urgent && atMark(source.fd);
-    const ssize_t got = ::recv(source.fd, scratch_->bytes.data(), urgent ? 1 : Buffer::kSize, 0);
+    if (urgent) place = place.first(1);
+    const ssize_t got = ::recv(source.fd, place.data(), place.size(), 0);
     if (got < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return fail(flow, from, errno);
@@ -150,14 +155,18 @@ void Worker::move(Flow& flow, Direction direction) {
       continue;
     }
     const auto size = static_cast<std::size_t>(got);
-    if (size == Buffer::kSize) way.full = std::min<std::uint8_t>(way.full + 1, kStreaming);
-    if (size < Buffer::kSize && !source.exhaustive) source.readable = false;
+    if (size == place.size()) way.full = std::min<std::uint8_t>(way.full + 1, kStreaming);
+    if (size < place.size() && !source.exhaustive) source.readable = false;
     moved += size;
     bytes_ += size;
-    track_.data(flow.record, direction, std::span<const std::byte>(scratch_->bytes.data(), size), now_);
+    if (recorded) {
+      track_.commit(flow.record, direction, size, now_);
+    } else {
+      track_.data(flow.record, direction, place.first(size), now_);
+    }
     std::size_t sent = 0;
     if (target.writable) {
-      const ssize_t taken = ::send(target.fd, scratch_->bytes.data(), size, MSG_NOSIGNAL | (urgent ? MSG_OOB : 0));
+      const ssize_t taken = ::send(target.fd, place.data(), size, MSG_NOSIGNAL | (urgent ? MSG_OOB : 0));
       if (taken < 0 && errno != EAGAIN && errno != EINTR) return fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
       if (taken > 0) sent = static_cast<std::size_t>(taken);
       if (sent < size) target.writable = taken < 0 && errno == EINTR;
@@ -166,6 +175,7 @@ void Worker::move(Flow& flow, Direction direction) {
       way.begin = static_cast<std::uint32_t>(sent);
       way.end = static_cast<std::uint32_t>(size);
       way.urgent = urgent;
+      if (recorded) std::copy(place.begin() + static_cast<std::ptrdiff_t>(sent), place.begin() + got, scratch_->bytes.begin() + static_cast<std::ptrdiff_t>(sent));
       way.pending = std::move(scratch_);
       scratch_ = pool_.take();
     }

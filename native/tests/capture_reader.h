@@ -121,7 +121,9 @@ inline std::vector<Item> read(std::string_view bytes) {
     if (index == 0) CHECK_EQ(type, 0x0A0D0D0AU);
     if (index == 1) CHECK_EQ(type, 1U);
     if (index > 1) {
-      if (type == 6) {
+      if (type == 0x80534C50U) {  // padding
+        CHECK(block.substr(8, length - 12).find_first_not_of('\0') == std::string_view::npos);
+      } else if (type == 6) {
         items.push_back({false, {}, readPacket(block)});
       } else {
         CHECK_EQ(type, 0x0BADU);

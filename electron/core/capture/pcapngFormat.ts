@@ -7,6 +7,8 @@ export const blockTypes = {
   interfaceDescription: 0x00000001,
   enhancedPacket: 0x00000006,
   custom: 0x00000bad,
+  /** Fills a page of the file, where the relay writes past the page cache; of the types pcapng leaves for local use. */
+  padding: 0x80534c50,
 } as const
 export const byteOrderMagic = 0x1a2b3c4d
 /** LINKTYPE_RAW: a packet begins with its IP header. */

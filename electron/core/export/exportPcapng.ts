@@ -56,7 +56,7 @@ class Gatherer {
 
 /**
  * A copy of the capture with the blocks of matching flows alone, their facts among them, and every checksum of TCP and UDP filled in (the relay leaves
- * them zero). Its segments become one section: what only repeats an earlier one is left out. What stops in the middle of a block stops there.
+ * them zero). Its segments become one section: what only repeats an earlier one is left out, and so is padding. What stops in the middle of a block stops there.
  */
 export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSteps {
   const notes: string[] = []
@@ -80,6 +80,7 @@ export function* exportPcapng(reader: SessionReader, wish: ExportWish): ExportSt
       heads.add(block.type)
       return true
     }
+    if (block.type === blockTypes.padding) return false
     const followed = follower.follow(block)
     if (followed.kind === 'other') {
       // Close of a flow whose open was refused, foreign blocks: only in a whole copy.

@@ -163,6 +163,30 @@ describe('pcapng', () => {
     await session.close()
   })
 
+  test('padding of the record is nothing, to the session and in a copy', async () => {
+    const plain = richCapture().bytes()
+    const padding = Buffer.alloc(400)
+    padding.writeUInt32LE(blockTypes.padding, 0)
+    padding.writeUInt32LE(padding.length, 4)
+    padding.writeUInt32LE(padding.length, padding.length - 4)
+    const pieces: Uint8Array[] = []
+    const blocks = new BlockReader()
+    blocks.push(plain)
+    for (let block = blocks.next(); block !== null; block = blocks.next()) {
+      pieces.push(block.bytes.slice())
+      if (block.type !== blockTypes.sectionHeader) pieces.push(padding)
+    }
+    const home = makeHome()
+    const before = await openWhole(writeSession(home, plain))
+    const after = await openWhole(writeSession(home, Buffer.concat(pieces), 'padded.sluice'))
+    expect({ ...after.summary, size: 0, read: 0 }).toEqual({ ...before.summary, size: 0, read: 0 })
+    const copies = [before, after].map(({ session }) => exportWhole(exportPcapng(session, { filter: '' })))
+    expect(copies[1]?.bytes.equals(copies[0]?.bytes ?? Buffer.alloc(0))).toBe(true)
+    expect(copies[1]?.tally).toEqual(copies[0]?.tally)
+    await before.session.close()
+    await after.session.close()
+  })
+
   test('stops where the record stops', async () => {
     const whole = richCapture().bytes()
     const { session } = await openWhole(writeSession(makeHome(), whole.subarray(0, whole.length - 7)))
