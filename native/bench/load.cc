@@ -1,11 +1,12 @@
 // Load for the benchmark: a server and a client of few system calls, so that what stands between them is what is measured.
 //
 //   sluice-load serve ADDRESS PORT
-//   sluice-load bulk|connect|request|rtt|http|http-connect|idle ADDRESS PORT SECONDS CONNECTIONS
+//   sluice-load bulk|connect|request|rtt|http|http-connect|idle|udp-64|udp-1200|udp-idle ADDRESS PORT SECONDS CONNECTIONS
 //
 // The first byte a client sends says what it wants of the server: 'B' bytes until it closes, 'C' one byte and the end, 'R' an answer of 128
 // bytes for each 64 bytes, 'G' (of "GET") HTTP/1.1. The client prints one number: bytes a second, connections a second, requests a second, or the median
-// round trip in microseconds. `idle` opens its connections, prints how many, and holds them until its input ends.
+// round trip in microseconds. `idle` opens its connections, prints how many, and holds them until its input ends. The server returns every datagram; `udp-64`
+// and `udp-1200` keep 64 of them under way on each of their sockets and print datagrams a second, both ways together, and how many of a million never came back.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -23,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -93,6 +95,45 @@ bool answerHttp(int fd, Peer& peer, std::string_view bytes) {
   return peer.head.size() < 16384;
 }
 
+// Datagrams in batches: else it would be the load's own system calls that are measured.
+struct Batch {
+  static constexpr std::size_t kMost = 64, kSlot = 2048;
+  std::array<std::array<char, kSlot>, kMost> bytes{};
+  std::array<sockaddr_storage, kMost> names{};
+  std::array<iovec, kMost> pieces{};
+  std::array<mmsghdr, kMost> headers{};
+
+  Batch() {
+    for (std::size_t i = 0; i < kMost; ++i) {
+      pieces[i] = {bytes[i].data(), kSlot};
+      headers[i].msg_hdr.msg_iov = &pieces[i];
+      headers[i].msg_hdr.msg_iovlen = 1;
+    }
+  }
+  // How many came, or -1.
+  int receive(int fd, bool named) {
+    for (std::size_t i = 0; i < kMost; ++i) {
+      pieces[i].iov_len = kSlot;
+      headers[i].msg_hdr.msg_name = named ? &names[i] : nullptr;
+      headers[i].msg_hdr.msg_namelen = named ? sizeof names[i] : 0;
+    }
+    return recvmmsg(fd, headers.data(), kMost, MSG_DONTWAIT, nullptr);
+  }
+  // The first `count`, of `size` bytes each or, for 0, as they came. How many left.
+  int send(int fd, std::size_t count, std::size_t size) {
+    for (std::size_t i = 0; i < count; ++i) pieces[i].iov_len = size != 0 ? size : headers[i].msg_len;
+    return sendmmsg(fd, headers.data(), static_cast<unsigned>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+};
+
+int openDatagrams(const Address& address) {
+  const int fd = socket(address.storage.ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) fail("socket");
+  setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20);
+  setOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20);
+  return fd;
+}
+
 [[noreturn]] void serve(const Address& address) {
   const int listener = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   setOption(listener, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -103,6 +144,11 @@ bool answerHttp(int fd, Peer& peer, std::string_view bytes) {
   event.events = EPOLLIN;
   event.data.fd = listener;
   epoll_ctl(loop, EPOLL_CTL_ADD, listener, &event);
+  const int datagrams = openDatagrams(address);
+  if (bind(datagrams, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) fail("bind");
+  event.data.fd = datagrams;
+  epoll_ctl(loop, EPOLL_CTL_ADD, datagrams, &event);
+  const auto batch = std::make_unique<Batch>();
   std::vector<Peer> peers(65536);
   std::array<epoll_event, 256> ready{};
   std::puts("ready");
@@ -126,6 +172,10 @@ bool answerHttp(int fd, Peer& peer, std::string_view bytes) {
           added.data.fd = peer;
           epoll_ctl(loop, EPOLL_CTL_ADD, peer, &added);
         }
+        continue;
+      }
+      if (fd == datagrams) {
+        if (const int got = batch->receive(datagrams, true); got > 0) batch->send(datagrams, static_cast<std::size_t>(got), 0);
         continue;
       }
       Peer& peer = peers[static_cast<std::size_t>(fd)];
@@ -385,6 +435,84 @@ double http(const Address& address, double duration, int lanes, bool fresh) {
   return static_cast<double>(done) / seconds(start);
 }
 
+int connectDatagrams(const Address& address) {
+  const int fd = openDatagrams(address);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.size) != 0) fail("connect");
+  return fd;
+}
+
+// As many under way on each lane as a batch holds: what comes back goes out again. Where nothing comes back for a while, what was under way is lost, and the lane begins anew.
+double datagramsThere(const Address& address, double duration, int lanes, std::size_t size, double& lostShare) {
+  const int loop = epoll_create1(EPOLL_CLOEXEC);
+  const auto batch = std::make_unique<Batch>();
+  struct Lane {
+    std::size_t underWay = 0;
+    Clock::time_point heard{};
+  };
+  std::unordered_map<int, Lane> all;
+  double back = 0, sent = 0, lost = 0;
+  const auto send = [&](int fd, Lane& lane, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) batch->headers[i].msg_hdr.msg_namelen = 0, batch->headers[i].msg_hdr.msg_name = nullptr;
+    const int gone = batch->send(fd, count, size);
+    if (gone <= 0) return;
+    lane.underWay += static_cast<std::size_t>(gone);
+    sent += gone;
+  };
+  for (int i = 0; i < lanes; ++i) {
+    const int fd = connectDatagrams(address);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    epoll_ctl(loop, EPOLL_CTL_ADD, fd, &event);
+    Lane& lane = all[fd];
+    lane.heard = Clock::now();
+    send(fd, lane, Batch::kMost);
+  }
+  std::array<epoll_event, 64> ready{};
+  const auto start = Clock::now();
+  for (auto now = start; std::chrono::duration<double>(now - start).count() < duration; now = Clock::now()) {
+    const int count = epoll_wait(loop, ready.data(), static_cast<int>(ready.size()), 50);
+    for (int i = 0; i < count; ++i) {
+      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      const int got = batch->receive(fd, false);
+      if (got <= 0) continue;
+      Lane& lane = all[fd];
+      back += got;
+      lane.heard = now;
+      lane.underWay -= std::min(lane.underWay, static_cast<std::size_t>(got));
+      send(fd, lane, Batch::kMost - lane.underWay);
+    }
+    for (auto& [fd, lane] : all) {
+      if (std::chrono::duration<double>(now - lane.heard).count() < 0.2) continue;
+      lost += static_cast<double>(lane.underWay);
+      lane.underWay = 0;
+      lane.heard = now;
+      send(fd, lane, Batch::kMost);
+    }
+  }
+  lostShare = sent == 0 ? 1 : lost / sent;
+  return 2 * back / seconds(start);
+}
+
+int idleDatagrams(const Address& address, int lanes) {
+  std::vector<int> held;
+  for (int i = 0; i < lanes; ++i) {
+    const int fd = connectDatagrams(address);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    const timeval patience{5, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    writeAll(fd, chunk.data(), kRequest);
+    readAll(fd, kRequest);
+    held.push_back(fd);
+  }
+  std::printf("%zu\n", held.size());
+  std::fflush(stdout);
+  char byte = 0;
+  while (read(0, &byte, 1) > 0) {
+  }
+  return 0;
+}
+
 int idle(const Address& address, int lanes) {
   std::vector<int> held;
   for (int i = 0; i < lanes; ++i) {
@@ -418,6 +546,13 @@ int main(int count, char** words) {
   const double duration = std::atof(words[4]);
   const int lanes = std::atoi(words[5]);
   if (verb == "idle") return idle(address, lanes);
+  if (verb == "udp-idle") return idleDatagrams(address, lanes);
+  if (verb == "udp-64" || verb == "udp-1200") {
+    double lost = 0;
+    const double rate = datagramsThere(address, duration, lanes, verb == "udp-64" ? 64 : 1200, lost);
+    std::printf("%.3f %.0f\n", rate, lost * 1e6);
+    return 0;
+  }
   double value = 0;
   if (verb == "bulk") value = bulk(address, duration, lanes);
   else if (verb == "connect") value = connections(address, duration, lanes);

@@ -83,7 +83,8 @@ async function runRounds(options: RunOptions): Promise<Map<string, number[]>> {
       try {
         await measure(options, contender, running, note)
         const kept = contender === 'sluice' || contender === 'haproxy'
-        if (running !== undefined && round === 0 && idleFlows > 0 && kept) note(`${contender} memory`, await idleMemory(lab, options.load, running.pid, idleFlows))
+        if (running !== undefined && round === 0 && idleFlows > 0 && kept) note(`${contender} memory`, await idleMemory(options, 'idle', running.pid))
+        if (running !== undefined && round === 0 && idleFlows > 0 && contender === 'sluice') note('sluice memory-udp', await idleMemory(options, 'udp-idle', running.pid))
       } finally {
         await running?.stop()
       }
@@ -98,8 +99,9 @@ async function measure({ lab, load, seconds, what }: RunOptions, contender: Cont
   for (const name of loadsOf(contender).filter((each) => what.includes(each))) {
     const before = running === undefined ? 0 : cpuSeconds(running.pid)
     const { stdout } = await lab.exec('client', [load, name, labAddresses.ipv4.server, String(port), String(seconds), String(loads[name].lanes)])
-    const value = Number(stdout)
+    const [value = Number.NaN, lost] = stdout.trim().split(' ').map(Number)
     note(`${contender} ${name}`, value)
+    if (lost !== undefined) note(`${contender} udp-lost`, lost)
     if (running === undefined) continue
     const spent = cpuSeconds(running.pid) - before
     if (name === 'bulk') note(`${contender} cpu-gib`, (spent / (value * seconds)) * 2 ** 30)
@@ -116,9 +118,9 @@ async function buildLoad(): Promise<string> {
 }
 
 /** Growth of the proxy's own resident memory by that many connected, idle flows, in KiB a flow. What the kernel holds for sockets is not in it. */
-async function idleMemory(lab: Lab, load: string, pid: number, flows: number): Promise<number> {
+async function idleMemory({ lab, load, idleFlows: flows }: RunOptions, verb: string, pid: number): Promise<number> {
   const before = residentKib(pid)
-  const [program, ...args] = ['nsenter', ...lab.enter('client').slice(1), load, 'idle', labAddresses.ipv4.server, String(port), '0', String(flows)]
+  const [program, ...args] = ['nsenter', ...lab.enter('client').slice(1), load, verb, labAddresses.ipv4.server, String(port), '0', String(flows)]
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   await new Promise<void>((resolve, reject) => {
     child.stdout.once('data', () => resolve())

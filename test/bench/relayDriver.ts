@@ -10,6 +10,8 @@ export interface RelayOptions {
   readonly threads: number
   readonly payload: boolean
   readonly port: number
+  /** UDP too. */
+  readonly udp?: boolean
   /** Of payload kept in all; none: as much as comes. */
   readonly maxBytes?: number
 }
@@ -40,6 +42,7 @@ export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
   const start = {
     type: 'start', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [], port: options.port, portTries: 20, ipv6: true, threads: options.threads,
     uplinkMark: 0x8000_0000, capture: { folder: options.folder, payload: options.payload, maxBytesPerFlow: null, maxBytes: options.maxBytes ?? null }, attribute: true, maxFlows: 16_384, version: 'bench',
+    ...(options.udp === true ? { udp: true, udpIdle: { dns: 10, quic: 60, other: 60 } } : {}),
   }
   control.write(`${JSON.stringify(start)}\n`)
   const { port, pid } = await ready

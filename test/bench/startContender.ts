@@ -32,15 +32,15 @@ export async function startContender(contender: Contender, options: StartOptions
     case 'sluice':
     case 'sluice-no-payload': {
       const { lab, folder, threads } = options
-      const relay = await startRelay({ enter: lab.enter('router'), program: findPlaces().relay, folder, threads, payload: contender === 'sluice', port: 50_080 })
-      return behindTproxy(options, relay.port, relay)
+      const relay = await startRelay({ enter: lab.enter('router'), program: findPlaces().relay, folder, threads, payload: contender === 'sluice', port: 50_080, udp: true })
+      return behindTproxy(options, relay.port, relay, true)
     }
   }
 }
 
 /** All need the same diversion. */
-async function behindTproxy({ lab, port }: StartOptions, relayPort: number, program: RunningContender): Promise<RunningContender> {
-  const divert = await divertTo(lab, port, relayPort)
+async function behindTproxy({ lab, port }: StartOptions, relayPort: number, program: RunningContender, udp = false): Promise<RunningContender> {
+  const divert = await divertTo(lab, port, relayPort, udp)
   return {
     pid: program.pid,
     async stop() {
