@@ -1,29 +1,16 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test } from 'vitest'
 
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab, Place } from '#test/lab/makeLab.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
+import type { Place } from '#test/lab/makeLab.ts'
 
-import { ask, expectClean, expectDirect, makeProgramFolder, openGate, snapshot, startTestHelper } from './harness.ts'
+import { ask, expectClean, expectDirect, openGate, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
+import { before, lab, programs, start } from './stage.ts'
 
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper
-let before: string
 
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
+beforeEach(() => {
+  helper = start()
 })
 
 /** A conversation that goes on as long as the test wants. */

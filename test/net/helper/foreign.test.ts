@@ -1,32 +1,14 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import type { Backend } from '#core/plan/plan.ts'
-import { makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
 
-import { ask, expectClean, expectDirect, makeProgramFolder, openGate, snapshot, startTestHelper } from './harness.ts'
+import { ask, expectClean, expectDirect, openGate, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
 import { olderTool } from './olderTools.ts'
+import { before, lab, programs, start } from './stage.ts'
 
 /** Somebody else's tools change what is ours while the gate is open: it is said, and put back; or the gate closes and says why. */
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper
-let before: string
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
-})
 
 const router = async (...argv: string[]): Promise<void> => {
   await lab.exec('router', argv, { reject: false })
@@ -57,7 +39,7 @@ const cases: Readonly<Record<string, { readonly backend: Backend; readonly owner
 }
 
 async function open(backend: Backend, owner: boolean): Promise<void> {
-  helper = startTestHelper(lab, programs, 'router', undefined, owner || backend !== 'nft' ? [] : olderTool(programs.folder, 'nft', 'flags owner'))
+  helper = start(owner || backend !== 'nft' ? [] : olderTool(programs.folder, 'nft', 'flags owner'))
   await openGate(helper, programs, backend)
   await relayed()
 }

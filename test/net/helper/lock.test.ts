@@ -1,37 +1,10 @@
 import { spawn } from 'node:child_process'
 import { existsSync, statSync, writeFileSync } from 'node:fs'
 
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 
-import { makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
-
-import { ask, expectClean, makeProgramFolder, makeSession, namespaceInode, openArguments, openGate, person, snapshot, startTestHelper } from './harness.ts'
-import type { TestHelper } from './harness.ts'
-
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
-let before: string
-const started: TestHelper[] = []
-const start = (place: 'router' | 'client' = 'router'): TestHelper => {
-  const helper = startTestHelper(lab, programs, place)
-  started.push(helper)
-  return helper
-}
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-})
-afterEach(async () => {
-  for (const helper of started.splice(0)) helper.kill()
-  await lab.remove()
-})
+import { ask, expectClean, makeSession, namespaceInode, openArguments, openGate, person, snapshot } from './harness.ts'
+import { before, lab, programs, start } from './stage.ts'
 
 test('a second opening in the same namespace is refused and disturbs nothing; in another namespace it is not', async () => {
   const first = start()
@@ -41,7 +14,7 @@ test('a second opening in the same namespace is refused and disturbs nothing; in
   await expect(openGate(second, programs, 'iptables')).rejects.toMatchObject({ code: 'already-open' })
   expect(await snapshot(lab)).toBe(open)
   await second.end()
-  const elsewhere = start('client')
+  const elsewhere = start([], 'client')
   await elsewhere.request('hello', { protocol: 1 })
   await elsewhere.request('open', openArguments(makeSession(programs, 'elsewhere'), 'nft', { scope: ['local'] }))
   expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })

@@ -1,28 +1,16 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test } from 'vitest'
 
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
 
-import { ask, expectClean, makeProgramFolder, openGate, snapshot, startTestHelper } from './harness.ts'
+import { ask, expectClean, openGate, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
+import { lab, programs, start } from './stage.ts'
 
 /** Other people's rules stand there first: what works beside them is shown by packets, what cannot is said before, with the mend. */
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper
 
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
+beforeEach(() => {
+  helper = start()
 })
 
 const router = async (script: string): Promise<void> => {
@@ -118,7 +106,7 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     await expectRelayed()
     await helper.request('close', {})
     // Mended, it is no longer spoken of.
-    const again = startTestHelper(lab, programs)
+    const again = start()
     await openGate(again, programs, backend, { hold: false })
     expect(again.events.some((event) => event.event === 'warning' && event.code === 'firewall')).toBe(false)
     await again.end()

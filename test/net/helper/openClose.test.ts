@@ -1,33 +1,19 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test } from 'vitest'
 
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
 import { startTalk } from '#test/net/rules/exchanges.ts'
 
-import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, makeSession, openArguments, openGate, person, planFor, programsIn, snapshot, startTestHelper } from './harness.ts'
+import { ask, expectClean, expectDirect, findProcess, makeSession, openArguments, openGate, person, planFor, programsIn, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
+import { before, lab, programs, start } from './stage.ts'
 
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper
-let before: string
 
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
+beforeEach(() => {
+  helper = start()
 })
 
 describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {

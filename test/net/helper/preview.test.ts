@@ -1,30 +1,14 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import { unifiedPatch } from '#cli/unifiedPatch.ts'
 import { trimChange } from '#core/rules/trimChange.ts'
-import { makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
 
-import { expectClean, makeProgramFolder, makeSession, openArguments, snapshot, startTestHelper } from './harness.ts'
+import { expectClean, makeSession, openArguments, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
+import { lab, programs, start } from './stage.ts'
 
 /** What `preview` promises is what `open` does, whatever stands there already. */
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper
-let before: string
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
-})
 
 /** As the machine's own tools list it, without what changes by itself: counters, times, elements that time out. */
 async function listing(title: string): Promise<string> {
@@ -51,8 +35,8 @@ for f in -4 -6; do ip $f rule add pref 0 fwmark 0x1/0x1 lookup 100; ip $f rule a
 describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
   test.each(Object.entries(neighbours))('beside %s', async (_name, script) => {
     await lab.exec('router', ['sh', '-ec', script])
-    before = await snapshot(lab)
-    helper = startTestHelper(lab, programs)
+    const before = await snapshot(lab)
+    helper = start()
     await helper.request('hello', { protocol: 1 })
     const wish = openArguments(makeSession(programs, 'preview'), backend, { udp: '53', exclude: ['203.0.113.128/25'], users: [1000] })
     const { parts, digest, backend: chosen } = await helper.request('preview', { plan: wish.plan })
@@ -76,8 +60,8 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
 
 test('what a crash left is shown as going; what opening would refuse is refused', async () => {
   await lab.exec('router', ['sh', '-ec', 'nft add table inet sluice; ip rule add pref 0 fwmark 0x40000000/0x40000000 lookup 7701 protocol 77'])
-  before = await snapshot(lab)
-  helper = startTestHelper(lab, programs)
+  const before = await snapshot(lab)
+  helper = start()
   await helper.request('hello', { protocol: 1 })
   const { plan } = openArguments('/nowhere', 'nft')
   const { parts } = await helper.request('preview', { plan })

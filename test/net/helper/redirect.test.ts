@@ -1,34 +1,18 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab, Place } from '#test/lab/makeLab.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
+import type { Place } from '#test/lab/makeLab.ts'
 import { startTalk, type Talk } from '#test/net/rules/exchanges.ts'
 
-import { expectClean, expectDirect, makeProgramFolder, openGate, planFor, snapshot, startTestHelper } from './harness.ts'
+import { expectClean, expectDirect, openGate, planFor } from './harness.ts'
 import type { TestHelper } from './harness.ts'
 import { olderTool } from './olderTools.ts'
+import { before, lab, programs, start } from './stage.ts'
 
 // The real helper on a machine whose tools refuse what hands packets over as they are: it finds that out by trying, says what is lost, and redirects.
 
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper | undefined
-let before: string
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-})
-afterEach(async () => {
-  helper?.kill()
-  await lab.remove()
-})
 
 /** Whether the relay stands between: the server sees another port than the client has. */
 async function isRelayed(talk: Talk): Promise<boolean> {
@@ -42,7 +26,7 @@ describe.each([
   ['iptables-legacy', ' socket --transparent'],
 ] as const)('%s that refuses "%s"', (backend, refuses) => {
   test('redirects, says what is lost, changes while open, drains without cutting, and leaves nothing', async () => {
-    helper = startTestHelper(lab, programs, 'router', undefined, olderTool(programs.folder, backend, refuses))
+    helper = start(olderTool(programs.folder, backend, refuses))
     const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]
     const opened = await openGate(helper, programs, backend, { tcp: '8080', udp: '53' }, tools)
     expect(opened).toMatchObject({ backend, redirects: true })
@@ -89,7 +73,7 @@ describe.each([
 })
 
 test('a helper that is killed leaves nothing redirected', async () => {
-  helper = startTestHelper(lab, programs, 'router', undefined, olderTool(programs.folder, 'iptables', 'TPROXY'))
+  helper = start(olderTool(programs.folder, 'iptables', 'TPROXY'))
   await openGate(helper, programs, 'iptables', { tcp: '8080' }, [{ backend: 'iptables', usable: true, redirectsBecause: 'no TPROXY' }])
   helper.kill()
   await expectClean(lab, before)

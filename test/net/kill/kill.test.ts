@@ -1,33 +1,17 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test } from 'vitest'
 
-import { makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
-
-import { ask, expectClean, expectDirect, findProcess, makeProgramFolder, openGate, runFilesOf, snapshot, startTestHelper } from '../helper/harness.ts'
+import { ask, expectClean, expectDirect, findProcess, openGate, runFilesOf, snapshot } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
 import { olderTool } from '../helper/olderTools.ts'
+import { before, lab, programs, start } from '../helper/stage.ts'
 
 /** Whatever dies or freezes: the network works again within seconds, and nothing of ours is left. */
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
 let helper: TestHelper
-let before: string
 
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
+beforeEach(() => {
+  helper = start()
 })
 
 const isRelay = (line: string): boolean => line.endsWith('/sluice-relay')
@@ -121,7 +105,7 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     // Of those who had a right to take rules away nobody is left; iptables' rules end by themselves.
     await expectDirect(lab, 8080, 25_000)
     expect((await snapshot(lab)).includes('SLUICE_')).toBe(backend !== 'nft')
-    const sweeper = startTestHelper(lab, programs)
+    const sweeper = start()
     await sweeper.request('hello', { protocol: 1 })
     const { removed } = await sweeper.request('cleanup', {})
     expect(removed.length).toBeGreaterThan(0)
@@ -135,7 +119,7 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
 
 test.each(['iptables', 'iptables-legacy'] as const)('%s, a kernel without xt_time: the gate opens with rules that have no end', async (backend) => {
   helper.kill()
-  helper = startTestHelper(lab, programs, 'router', undefined, olderTool(programs.folder, backend, '-m time'))
+  helper = start(olderTool(programs.folder, backend, '-m time'))
   await openGate(helper, programs, backend)
   expect(await ask(lab, 'client', 'ipv6', 8080)).toMatchObject({ relayed: true })
   const { stdout } = await lab.exec('router', [`${backend === 'iptables' ? 'iptables-nft' : backend}-save`, '-t', 'mangle'])
