@@ -1,7 +1,7 @@
 import type { Backend } from '#core/plan/plan.ts'
 
-/** When it happens: at a step that the helper announces, or in a state. */
-export type Moment = 'looking at this machine' | 'starting the guard' | 'starting the relay' | 'adding routes' | 'applying rules' | 'open' | 'draining' | 'closing'
+/** When it happens: at a step that the helper announces, in a state, or (`changing`) amid a row of changes of an open gate. */
+export type Moment = 'looking at this machine' | 'starting the guard' | 'starting the relay' | 'adding routes' | 'applying rules' | 'open' | 'changing' | 'draining' | 'closing'
 export type Victim = 'app' | 'helper' | 'guard' | 'relay' | 'witness' | 'holder' | 'watch'
 export type Deed = 'SIGKILL' | 'SIGSTOP' | 'connection cut' | 'journal lost, then SIGKILL of the helper' | 'journal damaged, then SIGKILL of helper and guard' | 'disk full under the capture' | 'disk full under the journal' | 'disk full under the log' | 'table gone' | 'ip rules gone' | 'route gone' | 'a second gate'
 
@@ -12,7 +12,7 @@ export interface Fault {
   readonly victim?: Victim
 }
 
-const moments: readonly Moment[] = ['looking at this machine', 'starting the guard', 'starting the relay', 'adding routes', 'applying rules', 'open', 'draining', 'closing']
+const moments: readonly Moment[] = ['looking at this machine', 'starting the guard', 'starting the relay', 'adding routes', 'applying rules', 'open', 'changing', 'draining', 'closing']
 /** From which moment on there is such a process. */
 const since: Readonly<Record<Victim, Moment>> = { app: 'looking at this machine', helper: 'looking at this machine', guard: 'starting the relay', relay: 'adding routes', witness: 'adding routes', holder: 'open', watch: 'open' }
 
@@ -32,7 +32,7 @@ export function listFaults(backend: Backend): Fault[] {
     }
   }
   for (const moment of moments) faults.push({ backend, moment, deed: 'connection cut' })
-  for (const moment of ['open', 'draining'] as const) {
+  for (const moment of ['open', 'changing', 'draining'] as const) {
     faults.push({ backend, moment, deed: 'journal lost, then SIGKILL of the helper' }, { backend, moment, deed: 'journal damaged, then SIGKILL of helper and guard' })
     // The kernel keeps an owned nft table from others; the tests of foreign changes show it.
     faults.push({ backend, moment, deed: 'ip rules gone' }, { backend, moment, deed: 'route gone' }, ...(backend === 'nft' ? [] : [{ backend, moment, deed: 'table gone' } as const]))

@@ -3,9 +3,10 @@ import { fileURLToPath } from 'node:url'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
+import type { PlanWish } from '#core/plan/makePlan.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
-import { makeProgramFolder, makeSession, namespaceInode, openArguments, startTestHelper } from '../helper/harness.ts'
+import { makeProgramFolder, makeSession, namespaceInode, openArguments, planFor, startTestHelper } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
 import { makeFaultLab, until } from './faultLab.ts'
 import type { FaultLab, Seen } from './faultLab.ts'
@@ -62,7 +63,7 @@ async function reach(place: FaultLab, helper: TestHelper, { moment, backend }: F
     })
   await helper.request('hello', { protocol: 1 })
   const opened = hear(helper.request('open', openArguments(folder, backend)))
-  if (moment !== 'open' && moment !== 'draining' && moment !== 'closing') {
+  if (moment !== 'open' && moment !== 'changing' && moment !== 'draining' && moment !== 'closing') {
     await helper.event('step', ({ text }) => text === moment)
     await act()
     // A frozen process may be what it waits for: then whoever is to end that does so, or the case goes on and wakes it.
@@ -73,6 +74,17 @@ async function reach(place: FaultLab, helper: TestHelper, { moment, backend }: F
   if (told.length > 0) return
   expect(await place.hold('client', 'ipv4')).toMatchObject({ ok: true, relayed: true })
   expect(await place.hold('router', 'ipv6')).toMatchObject({ ok: true, relayed: true })
+  if (moment === 'changing') {
+    // The port that is asked for stays; everything else comes and goes, so that there is a change under way whenever it happens.
+    const wishes: Partial<PlanWish>[] = [{ tcp: '8080,9100' }, { tcp: '8080', scope: ['local'], users: [1] }, { tcp: '8080', udp: '53', exclude: ['203.0.113.64/26'] }, { tcp: '8080,9000-9010' }]
+    const changes = Array.from({ length: 12 }, (_, index) => helper.request('change', planFor({ ...wishes[index % wishes.length], backend })))
+    for (const change of changes) void hear(change)
+    await changes[0]?.catch(() => undefined)
+    await act()
+    // As above: one that is frozen keeps them waiting.
+    await Promise.race([Promise.allSettled(changes), new Promise((resolve) => setTimeout(resolve, 8000))])
+    return
+  }
   if (moment === 'draining') await helper.request('drain', {})
   if (moment === 'closing') {
     void hear(helper.request('close', {}))
@@ -199,7 +211,7 @@ function tellingWords({ victim, deed, moment }: Fault): RegExp | undefined {
   if (deed.startsWith('journal') || deed === 'connection cut') return /the helper ended/
   if (victim === 'helper') return deed === 'SIGKILL' ? /helper-died|the helper ended/ : undefined
   if (moment === 'closing' || victim === 'app' || victim === 'watch' || victim === 'witness') return undefined
-  if (victim === 'relay') return moment === 'open' || moment === 'draining' ? /relay-died/ : /relay-died|relay-failed|cancelled/
+  if (victim === 'relay') return moment === 'open' || moment === 'changing' || moment === 'draining' ? /relay-died/ : /relay-died|relay-failed|cancelled/
   // One that is killed as it begins to watch fails the opening.
   if (victim === 'guard') return /guard-replaced|the guard/
   return moment === 'draining' ? undefined : /rules-failed/
