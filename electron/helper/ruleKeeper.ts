@@ -2,9 +2,9 @@ import { setTimeout } from 'node:timers/promises'
 
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
-import { iptablesTables, nftFamily, nftTable } from '#core/rules/names.ts'
+import { chainPrefix, iptablesTables, nftFamily, nftTable } from '#core/rules/names.ts'
 import type { IptablesTable } from '#core/rules/names.ts'
-import { describeLoss, ownLines, repairIptables } from '#core/rules/repairIptables.ts'
+import { describeLoss, isWhole, ownLines, repairIptables } from '#core/rules/repairIptables.ts'
 import { drainRules } from '#core/rules/compileRules.ts'
 import { renderIptables, renderIptablesChange, sweepIptables, tablesOf } from '#core/rules/renderIptables.ts'
 import type { IptablesState, IptablesTexts } from '#core/rules/renderIptables.ts'
@@ -243,10 +243,8 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   /** A kernel without xt_time knows no lease. */
   const timeless = new Set<Family>()
   const stateFor = ({ until, ...state }: IptablesState, family: Family): IptablesState => (until === undefined || timeless.has(family) ? state : { ...state, until })
-  const texts = (family: Family): IptablesTexts => {
-    const { ruleSet: rules, ...state } = stateFor(wanted, family)
-    return renderIptables(rules, { relayPort, keptPort, holds, family, ...state })
-  }
+  const textsOf = ({ ruleSet: rules, ...state }: IptablesState, family: Family): IptablesTexts => renderIptables(rules, { relayPort, keptPort, holds, family, ...state })
+  const texts = (family: Family): IptablesTexts => textsOf(stateFor(wanted, family), family)
   let forgetAt = Infinity
   let renewAt = 0
   const queue = makeQueue()
@@ -261,12 +259,22 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     }
     return texts.join('')
   }
-  const remember = async (tool: RestoreTool): Promise<void> => void reference.set(tool.family, ownLines(await save(tool)))
+  /** What somebody took away just before or during a change of ours must not be taken for how we left it. */
+  const lacking = new Set<Family>()
+  const remember = async (tool: RestoreTool): Promise<void> => {
+    const found = ownLines(await save(tool))
+    const state = stateFor(wanted, tool.family)
+    if (isWhole(textsOf(drained ? { ...state, ruleSet: drainRules(state.ruleSet) } : state, tool.family).load, found)) lacking.delete(tool.family)
+    else lacking.add(tool.family)
+    reference.set(tool.family, found)
+  }
   const lossOf = async (tool: RestoreTool): Promise<string[]> => {
     const expected = reference.get(tool.family)
     if (!loaded.has(tool.family) || expected === undefined) return []
+    const family = tool.family === 'ipv4' ? 'IPv4' : 'IPv6'
+    if (lacking.has(tool.family)) return [`rules of the chains ${chainPrefix}* (${family})`]
     const found = ownLines(await save(tool))
-    return found.join('\n') === expected.join('\n') ? [] : [describeLoss(expected, found, tool.family === 'ipv4' ? 'IPv4' : 'IPv6')]
+    return found.join('\n') === expected.join('\n') ? [] : [describeLoss(expected, found, family)]
   }
   /** Old ports do not time out by themselves here, so this also forgets them. */
   const shiftAll = async (to: IptablesState, { everyFew = false } = {}): Promise<void> => {

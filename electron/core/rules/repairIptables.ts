@@ -6,6 +6,21 @@ export function ownLines(saved: string): string[] {
 }
 
 /**
+ * Whether `found` (`ownLines`) can be what `load` (renderIptables) made: as many rules in each chain, and jumps to them. The words differ, since iptables writes rules in its own.
+ */
+export function isWhole(load: string, found: readonly string[]): boolean {
+  const count = (lines: readonly string[]): string => {
+    const counts = new Map<string, number>()
+    for (const line of lines) {
+      const chain = /^(?:-A |:)(\S+)/.exec(line)?.[1]
+      if (chain !== undefined) counts.set(chain, (counts.get(chain) ?? 0) + 1)
+    }
+    return JSON.stringify([...counts].sort(([a], [b]) => (a < b ? -1 : 1)))
+  }
+  return count(load.split('\n')) === count(found)
+}
+
+/**
  * `load` (renderIptables) as a text that may be restored over whatever is left of it: declaring a chain empties it, and jumps that are still there go before
  * they are added again, so that none stands twice. One transaction a table.
  */

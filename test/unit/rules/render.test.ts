@@ -6,7 +6,7 @@ import { compileRules } from '#core/rules/compileRules.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { renderIptables, renderIptablesChange, sweepIptables } from '#core/rules/renderIptables.ts'
-import { ownLines } from '#core/rules/repairIptables.ts'
+import { isWhole, ownLines } from '#core/rules/repairIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp, RuleSet } from '#core/rules/ruleSet.ts'
@@ -137,6 +137,15 @@ describe('iptables', () => {
     expect([...renewal.matchAll(/^:(\S+) /gm)].map((match) => match[1])).toEqual(['SLUICE_FWD_PORT', 'SLUICE_OUT_PORT'])
     expect(renewal).not.toContain('PREROUTING')
     expect(ownLines(load)).toEqual(ownLines(renderIptables(ruleSet, options).load))
+  })
+  test('what was taken away is seen without knowing how iptables writes what is there', () => {
+    const { load } = renderIptables(compile({ tcp: '80', udp: '53' }), { relayPort: 1, family: 'ipv4' })
+    const there = ownLines(load).map((line) => line.replace('--syn', '--tcp-flags FIN,SYN,RST,ACK SYN'))
+    expect(isWhole(load, there)).toBe(true)
+    // A rule, a jump, a chain, all of it; or one more that is not ours to have.
+    for (const [index, line] of there.entries()) expect(isWhole(load, there.filter((_, at) => at !== index)), line).toBe(false)
+    expect(isWhole(load, [])).toBe(false)
+    expect(isWhole(load, [...there, '-A PREROUTING -j SLUICE_PRE'])).toBe(false)
   })
   test('draining and disarming declare, and so empty, what takes', () => {
     const texts = renderIptables(compile({ tcp: '80' }), { relayPort: 1, family: 'ipv6' })
