@@ -1,4 +1,5 @@
 import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { differencesOf } from '#core/rules/backendDifferences.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { describeOpening } from '#core/rules/describeOpening.ts'
@@ -48,7 +49,7 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --netns N        for another network namespace: a name ip netns lists, or a process in it (asks for permission: only root can look there)
   --diff           what opening would change here now, as a unified diff of what nft (or iptables-save) and ip list; still changes nothing, but
                    asks for permission, as only root can see the rules
-  --json           one object: plan, backend, description, texts, digest; with --diff also diff, a list of title and patch
+  --json           one object: plan, backend, description, texts, digest, differences (what another backend would do otherwise); with --diff also diff, a list of title and patch
 Lists may be written with commas, or by giving the option again.`,
   async run(args, output) {
     const { values, positionals } = parseOptions(args, { ...planShapes, netns: { type: 'string' }, diff: { type: 'boolean' }, json: { type: 'boolean' } })
@@ -75,7 +76,7 @@ async function show(output: Output, plan: InterceptionPlan, { helper, diff, json
   const facts = helper === undefined ? await probeMachine({ privileged: process.geteuid?.() === 0 }) : await helper.request('facts', {})
   const backend = chooseBackend(plan, facts)
   const rules = compileRules(plan, facts)
-  const preview = { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
+  const preview = { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules), differences: differencesOf(backend, plan) }
   const patches = diff && helper !== undefined ? (await helper.request('preview', { plan })).parts.map((part) => ({ title: part.title, patch: unifiedPatch(part) })) : undefined
   if (json) return output.json(patches === undefined ? preview : { ...preview, diff: patches })
   if (patches !== undefined) {
@@ -84,5 +85,7 @@ async function show(output: Output, plan: InterceptionPlan, { helper, diff, json
   }
   for (const sentence of preview.description) await output.line(printable(sentence))
   await output.line(`The rules are loaded by ${backend}. Nothing was changed now.`)
+  await output.line(`\n# What another backend would do otherwise, and ${backend} does so`)
+  for (const { title, text } of preview.differences) await output.line(`${title} ${text}.`)
   for (const { title, text } of preview.texts) await output.write(`\n# ${title}\n${text.trimEnd().split('\n').map(printable).join('\n')}\n`)
 }

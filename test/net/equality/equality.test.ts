@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 
 import { makePlan } from '#core/plan/makePlan.ts'
+import { backendDifferences } from '#core/rules/backendDifferences.ts'
 import { applyRules } from '../rules/applyRules.ts'
 import type { AppliedRules } from '../rules/applyRules.ts'
 import { startRelay } from '../rules/testRelay.ts'
@@ -32,6 +33,19 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     const meant = { ...wish, ...(wish.cgroups === undefined ? {} : { cgroups: [verdicts.cgroup] }) }
     rules = await applyRules(verdicts.lab, meant, { backend, relayPort: relay.port, cgroupPrefix: verdicts.cgroupPrefix })
     expect(await verdicts.judge()).toEqual(verdicts.meaning(makePlan(meant)))
+  })
+  test('without a listener: as the table of differences says, for each kind of flow', async () => {
+    const plan = { tcp: '8080' }
+    // Nobody listens there.
+    rules = await applyRules(verdicts.lab, plan, { backend, relayPort: 9 })
+    const [judged, meant] = [await verdicts.judge(), verdicts.meaning(makePlan(plan))]
+    const expected = (name: string): readonly string[] => {
+      if (meant[name] === 'direct') return ['direct']
+      const scope = /^(?:second )?client /.test(name) ? 'forwarded' : 'local'
+      return backendDifferences.flatMap(({ verdicts: allowed }) => (allowed?.scope === scope ? allowed.on[backend] : []))
+    }
+    const words: Readonly<Record<string, string>> = { ECONNREFUSED: 'refused', TIMEOUT: 'silence' }
+    for (const [name, verdict] of Object.entries(judged)) expect(expected(name), `${name}: ${verdict}`).toContain(words[verdict] ?? verdict)
   })
   test('nothing is open, and everything goes direct', async () => {
     expect(new Set(Object.values(await verdicts.judge()))).toEqual(new Set(['direct']))
