@@ -6,7 +6,7 @@ import { applyRules } from '../rules/applyRules.ts'
 import type { AppliedRules } from '../rules/applyRules.ts'
 import { startRelay } from '../rules/testRelay.ts'
 import type { TestRelay } from '../rules/testRelay.ts'
-import { plans } from './plans.ts'
+import { plans, udpPlans } from './plans.ts'
 import { makeVerdictLab } from './verdicts.ts'
 import type { VerdictLab } from './verdicts.ts'
 
@@ -16,7 +16,7 @@ let verdicts: VerdictLab
 let relay: TestRelay
 let rules: AppliedRules | undefined
 beforeAll(async () => {
-  verdicts = await makeVerdictLab({ udp: false })
+  verdicts = await makeVerdictLab({ udp: true })
   relay = await startRelay(verdicts.lab)
 })
 afterEach(async () => {
@@ -29,7 +29,7 @@ afterAll(async () => {
 })
 
 describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
-  test.each(Object.entries(plans))('%s', async (_name, wish) => {
+  test.each(Object.entries({ ...plans, ...udpPlans }))('%s', async (_name, wish) => {
     const meant = { ...wish, ...(wish.cgroups === undefined ? {} : { cgroups: [verdicts.cgroup] }) }
     rules = await applyRules(verdicts.lab, meant, { backend, relayPort: relay.port, cgroupPrefix: verdicts.cgroupPrefix })
     expect(await verdicts.judge()).toEqual(verdicts.meaning(makePlan(meant)))

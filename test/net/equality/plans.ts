@@ -22,3 +22,11 @@ export const plans: Readonly<Record<string, PlanWish>> = {
   'one cgroup': { tcp: '8080', cgroups: ['CGROUP'], scope: ['local'] },
   'a cgroup and a user': { tcp: '8080,8081', cgroups: ['CGROUP'], users: [0] },
 }
+
+/** The same of UDP, and of both. */
+export const udpPlans: Readonly<Record<string, PlanWish>> = {
+  'a port of UDP': { tcp: '', udp: '8080' },
+  'both transports, each its own': { tcp: '8080', udp: '8081,9000' },
+  'UDP of devices, but one client': { tcp: '', udp: '8080-8081', scope: ['forwarded'], excludeSources: Object.values(second.client) },
+  'UDP of one user to one server': { tcp: '9000', udp: '8080', users: [4711], servers: Object.values(second.server), scope: ['local'] },
+}
