@@ -1,9 +1,9 @@
-import type { BridgeEvents, GateChoice, GateState, SessionState } from '#core/contract/bridge.ts'
+import type { BridgeCalls, BridgeEvents, GateChoice, GateState, SessionState } from '#core/contract/bridge.ts'
 import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import type { InspectorResults } from '#core/contract/inspectorProtocol.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { parsePlanEdit, type PlanEdit } from '#core/plan/editPlan.ts'
-import { parsePortWords } from '#core/plan/parsePortWords.ts'
+import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { commonPorts } from '#core/plan/portSets.ts'
 
@@ -38,6 +38,8 @@ export interface AppModelOptions {
   readonly gate: AppGate
   readonly startInspector: () => Inspector
   readonly createSession: (folder: string, facts: { plan: InterceptionPlan; payload: boolean; version: string }) => Promise<unknown>
+  /** Lets the person's other programs change the open gate that records into this folder. Never fails. */
+  readonly startControl: (folder: string) => Promise<{ close(): void } | undefined>
   readonly settings: SettingsFile
   /** Folder new sessions are made in; made when it is not there. */
   readonly sessionsFolder: () => Promise<string>
@@ -61,6 +63,7 @@ export class AppModel {
   #recording: string | undefined
   /** What the gate's plan was made from. */
   #choice: GateChoice | undefined
+  #control: { close(): void } | undefined
   #opening = false
   /** One change after the other: each is made from what the one before it left. */
   #changing: Promise<unknown> = Promise.resolve()
@@ -115,6 +118,10 @@ export class AppModel {
       const ports = formatPortWords(plan)
       this.changeSettings({ recentPorts: [ports, ...settings.settings.recentPorts.filter((other) => other !== ports)].slice(0, mostRecents) })
       this.#recording = folder
+      void this.#options.startControl(folder).then((control) => {
+        if (this.#recording === folder) this.#control = control
+        else control?.close()
+      })
       void this.#show(folder, true).catch(() => undefined)
     } catch (error) {
       this.#failure = toFailureReport(error)
@@ -152,10 +159,11 @@ export class AppModel {
     this.#tellGate()
   }
 
-  /** Ports for the open gate that go again by themselves after so many seconds. */
-  async addPorts(text: string, seconds: number): Promise<void> {
-    const { tcp, udp } = parsePortWords(text)
-    await this.#gate.edit(parsePlanEdit({ tcp: { add: tcp }, udp: { add: udp } }), { duration: seconds * 1000 })
+  /** Ports the open gate takes as well, or no longer; those added go again after so many seconds, null: they stay. */
+  async editPorts({ add, remove, seconds }: BridgeCalls['editPorts']['argument']): Promise<void> {
+    const words = (text: string): PortWords => (text.trim() === '' ? { tcp: [], udp: [] } : parsePortWords(text))
+    const [more, less] = [words(add), words(remove)]
+    await this.#gate.edit(parsePlanEdit({ tcp: { add: more.tcp, remove: less.tcp }, udp: { add: more.udp, remove: less.udp } }), seconds === null ? {} : { duration: seconds * 1000 })
   }
 
   /** The open gate drains by itself after so many seconds; null: no longer. */
@@ -236,6 +244,8 @@ export class AppModel {
   #ended(): void {
     for (const resolve of this.#closings) resolve()
     this.#closings.clear()
+    this.#control?.close()
+    this.#control = undefined
     const folder = this.#recording
     if (folder === undefined) return
     this.#recording = undefined

@@ -9,6 +9,7 @@ import { failureAdvice } from '#core/contract/failureAdvice.ts'
 import { version } from '#core/contract/version.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { startHelper } from '#elevate/startHelper.ts'
+import { startControlServer } from '#gate/controlServer.ts'
 import { Gate } from '#gate/gate.ts'
 import { createSessionFolder } from '#gate/sessionFolder.ts'
 import { digestRules } from '#probe/digestRules.ts'
@@ -58,11 +59,13 @@ export async function runApp(options: AppOptions): Promise<void> {
     emitTo(contents(), name, value)
     if (name !== 'changed' && name !== 'navigate' && name !== 'exportProgress') refresh()
   }
+  const gate = new Gate({
+    startHelper,
+    digest: async (plan, facts) => digestRules(compileRules(plan, facts ?? (await machineFacts()))),
+  })
   const model: AppModel = new AppModel({
-    gate: new Gate({
-      startHelper,
-      digest: async (plan, facts) => digestRules(compileRules(plan, facts ?? (await machineFacts()))),
-    }),
+    gate,
+    startControl: (folder) => startControlServer({ gate, session: folder, version }),
     startInspector,
     createSession: createSessionFolder,
     settings,
@@ -99,12 +102,17 @@ export async function runApp(options: AppOptions): Promise<void> {
 
   function refresh(): void {
     if (quitting) return
-    const gate = model.gate()
+    const state = model.gate()
     const hasSession = model.session() !== null
-    tray.show(trayFace(gate, settings.settings, hasSession))
-    setMenu({ gate, theme: settings.settings.theme, hasSession, hiddenRecording: model.hiddenRecording() !== undefined, developer: !app.isPackaged })
+    tray.show(trayFace(state, settings.settings, hasSession, Date.now()))
+    setMenu({ gate: state, theme: settings.settings.theme, hasSession, hiddenRecording: model.hiddenRecording() !== undefined, developer: !app.isPackaged })
     if (nativeTheme.themeSource !== settings.settings.theme) nativeTheme.themeSource = settings.settings.theme
   }
+
+  // What the tray says of a time limit is good for a minute.
+  setInterval(() => {
+    if (model.gate().ends !== undefined) refresh()
+  }, 20_000).unref()
 
   function showWindow(): BrowserWindow {
     if (window === undefined || window.isDestroyed()) {
@@ -162,6 +170,7 @@ export async function runApp(options: AppOptions): Promise<void> {
   async function actOnTray(action: TrayAction): Promise<void> {
     if (action.do === 'toggle') await attempt(() => model.toggleGate())
     else if (action.do === 'close') await attempt(() => model.closeGate())
+    else if (action.do === 'limit') await attempt(() => model.closeAfter(action.seconds))
     else if (action.do === 'resume') await attempt(() => model.resumeGate())
     else if (action.do === 'ports') model.changeSettings({ choice: { ...settings.settings.choice, ports: action.ports } })
     else if (action.do === 'show') showWindow()
@@ -215,8 +224,8 @@ export async function runApp(options: AppOptions): Promise<void> {
       await model.changeGate(choice)
       return null
     },
-    addPorts: async ({ ports, seconds }) => {
-      await model.addPorts(ports, seconds)
+    editPorts: async (edit) => {
+      await model.editPorts(edit)
       return null
     },
     closeAfter: (seconds) => {

@@ -68,6 +68,14 @@ export function formatDuration(milliseconds: number): string {
   return `${formatCount(Math.floor(whole / 3600))} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, '0')} min`
 }
 
+/** Milliseconds that are left, as a clock counts down: "9:58", "1:02:03". */
+export function formatCountdown(milliseconds: number): string {
+  const whole = Math.max(0, Math.ceil(milliseconds / 1000))
+  const two = (value: number): string => String(value).padStart(2, '0')
+  const minutes = Math.floor(whole / 60)
+  return minutes < 60 ? `${minutes}:${two(whole % 60)}` : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`
+}
+
 /** "203.0.113.2:80", "[2001:db8::1]:80". */
 export function formatEndpoint({ address, port }: Endpoint): string {
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`

@@ -143,6 +143,16 @@ export class AppState {
       this.notices.add({ kind: 'done', text: 'The gate does what you chose; nothing was cut' })
     })
   }
+  /** The ports that were added go again by themselves. */
+  async applyPortsFor(seconds: number): Promise<void> {
+    const add = this.ports.addedPorts(this.gate.state)
+    if (add === null) return
+    await this.notices.attempt(async () => {
+      await this.gate.editPorts({ add, seconds })
+      // They are not chosen for the next opening.
+      this.discardChoice()
+    })
+  }
   /** Back to what the open gate does. */
   discardChoice(): void {
     const { choice } = this.gate.state

@@ -78,6 +78,13 @@ export class GateStore {
       this.asking = false
     }
   }
+  /** Ports that come or go at once; `seconds`: those added go again after so many. */
+  async editPorts(edit: { add?: string; remove?: string; seconds?: number | null }): Promise<void> {
+    await this.#client.call('editPorts', { add: '', remove: '', seconds: null, ...edit })
+  }
+  async closeAfter(seconds: number | null): Promise<void> {
+    await this.#client.call('closeAfter', seconds)
+  }
   async resume(): Promise<void> {
     await this.#ask(() => this.#client.call('resumeGate', null))
   }

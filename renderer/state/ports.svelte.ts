@@ -5,10 +5,11 @@ import { checkChange } from '#core/plan/checkChange.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
-import { checkChoice, choiceKey, defaultChoice, planOfChoice } from '#core/plan/gateChoice.ts'
+import { checkChoice, choiceKey, defaultChoice, planOfChoice, wordsOf } from '#core/plan/gateChoice.ts'
 import { mergePorts } from '#core/plan/mergePorts.ts'
 import { parsePorts } from '#core/plan/parsePorts.ts'
 import type { PortRange } from '#core/plan/plan.ts'
+import { comparePlans } from '#core/plan/planDifference.ts'
 import { withoutPorts } from '#core/plan/portSets.ts'
 
 export interface Preset {
@@ -139,6 +140,18 @@ export class PortsStore {
     } catch (error) {
       return toFailureReport(error).message
     }
+  }
+
+  /** The ports that are all the open gate lacks of what is chosen, so that they can be had for a while; null when there is more to it. */
+  addedPorts(gate: GateState): string | null {
+    if (gate.choice === undefined || this.liveProblem(gate) !== null) return null
+    const [now, next] = [gate.choice, this.choice].map((choice) => planOfChoice(choice, { users: [], groups: [], cgroups: [] }))
+    const names = (choice: GateChoice) => [choice.users, choice.groups, choice.programs].map((text) => wordsOf(text).sort().join())
+    if (now === undefined || next === undefined || names(gate.choice).join(';') !== names(this.choice).join(';')) return null
+    const { ports, networks, others } = comparePlans(now, next)
+    const rest = [...Object.values(networks).flatMap(({ added, removed }) => [...added, ...removed]), ...ports.tcp.removed, ...ports.udp.removed, ...others]
+    const added = { tcp: ports.tcp.added, udp: ports.udp.added }
+    return rest.length > 0 || added.tcp.length + added.udp.length === 0 ? null : formatPortWords(added)
   }
 
   async loadSuggestions(): Promise<void> {

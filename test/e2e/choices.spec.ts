@@ -1,6 +1,7 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { expect, test } from '@playwright/test'
 
 import { labAddresses, makeLab, type Lab, type Place } from '../lab/makeLab.ts'
@@ -12,6 +13,7 @@ import { WindowDriver } from '../support/e2e/windowDriver.ts'
 /** What a person chooses besides ports of TCP, on the real gate, each test where the one before it ended. */
 test.describe.configure({ mode: 'serial' })
 
+const command = fileURLToPath(new URL('../../build/node/cli.mjs', import.meta.url))
 let desktop: Desktop
 let lab: Lab
 let folder: string
@@ -91,9 +93,43 @@ test('ports are added to the open gate and nothing is cut; what cannot be change
   await expect(window.row('/download')).toContainText('finished')
 })
 
+test('a port is had for a while, from the window and by the command, and the gate closes by itself', async () => {
+  const { page } = window
+  const [session = ''] = readdirSync(running.sessions)
+  const change = (...words: string[]) => lab.exec('router', [process.execPath, command, 'change', join(running.sessions, session), ...words], { env: { ...process.env, ...desktop.env } })
+  const timed = (words: string) => page.getByRole('group').filter({ hasText: `${words} is taken for` })
+  await window.typePorts('80, 8090, 53/udp, 8091')
+  await strip().getByRole('button', { name: 'Apply for…' }).click()
+  await page.getByRole('menuitem', { name: 'For 10 minutes' }).click()
+  await expect(timed('8091')).toContainText(/is taken for\s+(?:10:00|9:5\d)/)
+  await expect(strip()).toHaveCount(0)
+  await expect(page.getByRole('textbox', { name: 'Ports to intercept' })).toHaveValue('80, 8090, 53/udp')
+  // Another change lets it be; kept, it is chosen like the others.
+  await change('--add', '8200', '--for', '1h', '--exclude', '203.0.113.99')
+  await expect(timed('8200')).toContainText(/(?:1:00:00|59:\d\d)/)
+  await expect(window.gate).toContainText('8090-8091, 8200')
+  await expect(page.getByLabel('Leave alone')).toBeAttached()
+  await timed('8091').getByRole('button', { name: 'Keep' }).click()
+  await expect(timed('8091')).toHaveCount(0)
+  await expect(page.getByRole('textbox', { name: 'Ports to intercept' })).toHaveValue('80, 8090-8091, 53/udp')
+  await timed('8200').getByRole('button', { name: /away now/ }).click()
+  await expect(window.gate).toHaveText(/TCP 80, 8090-8091 · UDP 53, 443/)
+  await change('--add', '8300', '--for', '1s')
+  await expect(window.gate).toHaveText(/TCP 80, 8090-8091 · UDP 53, 443/)
+  await expect(strip()).toHaveCount(0)
+  await change('--include', '203.0.113.99')
+  await window.button('Time limit: none').click()
+  await page.getByRole('menuitem', { name: 'Close in 1 hour' }).click()
+  await expect(window.button(/^Time limit: closes in (?:1:00:00|59:\d\d)$/)).toBeVisible()
+  await window.button(/^Time limit: closes/).click()
+  await page.getByRole('menuitemcheckbox', { name: 'No time limit' }).click()
+  await expect(window.button('Time limit: none')).toBeVisible()
+})
+
 test('a server is left alone from its flow, at once, and taken again', async () => {
   const { page } = window
   const flows = async () => Number(/(\d+) flows/.exec((await window.footer.textContent()) ?? '')?.[1])
+  await window.go('Flows')
   const count = await flows()
   await window.row('8090').click({ button: 'right' })
   await page.getByRole('menuitem', { name: 'Leave this server alone' }).click()

@@ -48,6 +48,12 @@ test('the tray opens and drains the real gate and says how it stands', async () 
   expect(await tray.property('ToolTip')).toContain('gate open on 80, 443')
   expect(await rulesIn(lab)).not.toBe(before)
 
+  await tray.click(/^In 10 minutes$/)
+  await expect.poll(labels, { timeout: 20_000 }).toContain('Closes by itself in 10 minutes')
+  expect(await tray.property('ToolTip')).toContain('closes in 10 minutes')
+  await tray.click(/^No time limit$/)
+  await expect.poll(labels, { timeout: 20_000 }).toContain('Close by itself')
+
   const download = lab.spawn('client', ['curl', '-sS', '-o', '/dev/null', '-w', '%{size_download}', `http://${server}/download?name=tray`])
   await expect.poll(labels, { timeout: 20_000 }).toContain('Gate: open on 80, 443 (1 flow) – drain and close')
 

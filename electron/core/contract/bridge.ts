@@ -164,8 +164,8 @@ export interface BridgeCalls {
   openGate: { argument: GateChoice; value: null }
   /** Other choices for the open gate; cuts nothing. */
   changeGate: { argument: GateChoice; value: null }
-  /** Ports (`parsePortWords`) for the open gate that go again by themselves. */
-  addPorts: { argument: { readonly ports: string; readonly seconds: number }; value: null }
+  /** Ports (`parsePortWords`; may be empty) the open gate takes as well, or no longer. Those added go again after `seconds`; null: they stay. */
+  editPorts: { argument: { readonly add: string; readonly remove: string; readonly seconds: number | null }; value: null }
   /** The open gate drains by itself; null: no longer. */
   closeAfter: { argument: number | null; value: null }
   /** Back from draining. */

@@ -51,7 +51,7 @@ export const bridgeArguments = {
   suggestions: v.null(),
   openGate: gateChoiceShape,
   changeGate: gateChoiceShape,
-  addPorts: v.strictObject({ ports: line(4096), seconds }),
+  editPorts: v.strictObject({ add: line(4096), remove: line(4096), seconds: v.nullable(seconds) }),
   closeAfter: v.nullable(seconds),
   resumeGate: v.null(),
   drainGate: v.null(),
