@@ -72,13 +72,14 @@ Track::Impl::Impl(Shared& all) : shared(all), current(all.pool.take(0)), head(cu
 bool Track::Impl::enter() {
   std::uint32_t wanted = shared.segment.load(std::memory_order_acquire);
   if (segment != wanted) {
-    if (segment != 0) publish();
+    const bool moves = segment != 0;  // and not from nowhere, as every turn of a thread begins
+    if (moves) publish();
     do {
       segment = wanted;
       inside.store(segment, std::memory_order_seq_cst);
       wanted = shared.segment.load(std::memory_order_seq_cst);
     } while (segment != wanted);
-    if (shared.sleep.load(std::memory_order_relaxed) != kAwake) shared.wake();  // the old one may end now
+    if (moves && shared.sleep.load(std::memory_order_relaxed) != kAwake) shared.wake();  // the old one may end now
   }
   if (current->segment.load(std::memory_order_relaxed) == segment) return true;
   if (at == 0) {

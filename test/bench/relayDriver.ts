@@ -34,6 +34,8 @@ export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
     lines.on('line', (line) => {
       const message = JSON.parse(line) as { type: string; port?: number; pid?: number; message?: string }
       if (message.type === 'ready') resolve({ port: message.port ?? 0, pid: message.pid ?? child.pid ?? 0 })
+      // A relay that sheds or refuses is not measured unnoticed.
+      if (message.type === 'warning') process.stderr.write(`the relay: ${message.message ?? ''}\n`)
       if (message.type === 'failed') reject(new Error(`the relay: ${message.message ?? 'failed'}`))
     })
     child.on('exit', (code) => reject(new Error(`the relay ended with ${String(code)}`)))
