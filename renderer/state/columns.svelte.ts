@@ -17,7 +17,7 @@ export const columns: readonly Column[] = [
   { id: 'id', title: 'No.', sort: 'id', width: 62, least: 44, end: true },
   { id: 'time', title: 'Time', sort: 'startedAt', width: 98, least: 60 },
   { id: 'program', title: 'Program', sort: 'process', width: 108, least: 50 },
-  { id: 'transport', title: 'Over', sort: 'transport', width: 46, least: 40 },
+  { id: 'transport', title: 'Over', sort: 'transport', width: 58, least: 46 },
   { id: 'protocol', title: 'Protocol', sort: 'protocol', width: 74, least: 54 },
   { id: 'server', title: 'Server', sort: 'server', width: 178, least: 70 },
   { id: 'port', title: 'Port', sort: 'port', width: 52, least: 40, end: true },

@@ -53,7 +53,10 @@ afterEach(async () => {
 /** One datagram and its answer, and whether the relay took it as a new flow. */
 async function ask(place: Place, address: string, port: string, ...more: readonly string[]): Promise<Record<string, unknown> & { relayed: boolean }> {
   const total = await relay.total()
-  const answer = await lab.peer(place, 'ask', address, port, '--udp', '--timeout', '2000', ...more).event(() => true)
+  const peer = lab.peer(place, 'ask', address, port, '--udp', '--timeout', '2000', ...more)
+  const answer = await peer.event(() => true)
+  // Its port is free for the next one only when it is gone.
+  await peer.ended
   return { ...answer, relayed: (await relay.total()) > total }
 }
 
