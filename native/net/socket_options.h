@@ -13,6 +13,8 @@ namespace sluice {
 inline constexpr int kIpv6Transparent = 75;     // IPV6_TRANSPARENT, linux/in6.h
 inline constexpr int kBindAddressNoPort = 24;   // IP_BIND_ADDRESS_NO_PORT, linux/in.h; for IPv6 sockets too, on level SOL_IP
 
+inline constexpr int kLocalPortRange = 51;      // IP_LOCAL_PORT_RANGE, linux/in.h, on the same level; the low end in the low half
+
 inline bool setOption(int fd, int level, int option, int value) { return ::setsockopt(fd, level, option, &value, sizeof value) == 0; }
 
 inline bool setTransparent(int fd, int family) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "net/descriptor.h"
+#include "net/own_ports.h"
 #include "net/socket_options.h"
 #include "net/udp_socket.h"
 
@@ -26,9 +27,15 @@ void imitate(int fd, const UpstreamRequest& request, bool forwarded) {
   if (request.mss >= 88 && request.mss <= 32767) setOption(fd, IPPROTO_TCP, TCP_MAXSEG, request.mss);  // what Linux accepts
 }
 
+// That one and no other, if it is free. A kernel before 6.3 chooses by itself.
+void askForPort(int fd, std::uint16_t port) {
+  if (port != 0) setOption(fd, SOL_IP, kLocalPortRange, static_cast<int>(std::uint32_t{port} << 16U | port));
+}
+
 // Makes a socket, binds it and connects it. `make` gives one of the transport, not yet marked; -1 with errno else.
+// `deal`: a port of its own is asked for (net/own_ports.h).
 template <typename Make, typename Prepare>
-Upstream reach(const UpstreamRequest& request, Make make, Prepare prepare) {
+Upstream reach(const UpstreamRequest& request, bool deal, Make make, Prepare prepare) {
   const int family = request.server.family();
   const bool spoof = request.spoof && !request.local && !request.ownServer;
   bool exact = spoof && request.keepPort;
@@ -47,6 +54,7 @@ Upstream reach(const UpstreamRequest& request, Make make, Prepare prepare) {
       if (spoof && !setTransparent(fd.get(), family)) return fail();
       // With SO_REUSEADDR one port may lead to several servers.
       exact ? setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) : setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
+      if (spoof && deal && !exact) askForPort(fd.get(), ownPorts().next(request.client, request.server));
       Endpoint source = request.client;
       if (!exact) source.setPort(0);
       // A local program's address may have gone meanwhile; the route's own choice is right then.
@@ -59,7 +67,7 @@ Upstream reach(const UpstreamRequest& request, Make make, Prepare prepare) {
     if (::connect(fd.get(), request.server.raw(), request.server.size()) == 0) {
       result.connected = true;
     } else if (errno != EINPROGRESS) {
-      if (!std::exchange(exact, false)) return fail();
+      if (!std::exchange(exact, false) && !(errno == EADDRNOTAVAIL && spoof && std::exchange(deal, false))) return fail();
       continue;  // the same connection is still there, or ended lately; what else it may be shows at the next try
     }
     socklen_t length = sizeof result.local.storage;
@@ -82,11 +90,16 @@ Descriptor makeStream(int family) {
 }  // namespace
 
 Upstream openUpstream(const UpstreamRequest& request) {
-  return reach(request, makeStream, [&](int fd) { imitate(fd, request, !request.local); });
+  return reach(request, true, makeStream, [&](int fd) {
+    imitate(fd, request, !request.local);
+    if (request.lateAck) setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
+  });
 }
 
+void ackNow(int fd) { setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 1); }
+
 Upstream openUdpUpstream(const UpstreamRequest& request) {
-  return reach(request, makeUdpFlowSocket, [](int) {});
+  return reach(request, false, makeUdpFlowSocket, [](int) {});
 }
 
 Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {

@@ -19,6 +19,7 @@ struct UpstreamRequest {
   // Of the client's SYN, where it was seen; 0: not known. The server then sees what it would have seen.
   std::uint8_t tos = 0, hops = 0;
   std::uint16_t mss = 0;
+  bool lateAck = false;      // TCP: the handshake's last ACK leaves with the first bytes, or at ackNow()
 };
 
 struct Upstream {
@@ -31,6 +32,9 @@ struct Upstream {
 // Begins the connection to the original destination. A forwarded flow leaves with the client's address and a port of its own (the client's port too
 // would be one conntrack tuple for two connections: `keepPort` is for those whose client's side is in a zone of its own); a local one with the address the program had.
 Upstream openUpstream(const UpstreamRequest& request);
+
+// What `lateAck` held back leaves, if it has not yet.
+void ackNow(int fd);
 
 // The same for a flow of UDP: connected at once, its errors told with what ICMP said.
 Upstream openUdpUpstream(const UpstreamRequest& request);

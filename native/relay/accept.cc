@@ -150,8 +150,11 @@ std::uint8_t Worker::depthBehind(const Endpoint& client, const Endpoint& server)
 Upstream Worker::connectUpstream(Flow& flow, std::uint8_t depth) {
   const Endpoint& server = flow.record.server;
   connecting_.store(static_cast<std::uint64_t>(++connects_) << 32U | UpstreamSet::serverTag(server), std::memory_order_release);
-  const Upstream upstream = openUpstream({flow.record.client, server, flow.local, own_.contains(server), !shared_.options.redirected, shared_.options.uplinkMark});
+  UpstreamRequest request{flow.record.client, server, flow.local, own_.contains(server), !shared_.options.redirected, shared_.options.uplinkMark};
+  request.lateAck = true;
+  const Upstream upstream = openUpstream(request);
   flow.side[kServer].fd = upstream.fd;
+  flow.owesAck = upstream.fd >= 0;
   if (upstream.fd >= 0) {
     flow.upstream = UpstreamSet::key(upstream.local, server);
     shared_.upstreams.insert(flow.upstream, static_cast<std::uint8_t>(depth + 1));

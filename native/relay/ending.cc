@@ -42,6 +42,8 @@ void Worker::closeSockets(Flow& flow) {
   }
   if (flow.ready) drop(ready_, &flow);
   flow.ready = false;
+  if (flow.owesAck) drop(owing_, &flow);
+  flow.owesAck = false;
   if (flow.state == FlowState::kDraining) drop(draining_, &flow);
 }
 

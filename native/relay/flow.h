@@ -39,6 +39,7 @@ struct Link {
   int fd = -1;
   bool readable = false, writable = false;  // as far as known; edge-triggered
   bool exhaustive = false;                  // end of stream or urgent data is near: a short read does not mean that nothing is left
+  bool ending = false;                      // the end of stream has come and may not be read yet
   bool urgent = false;                      // there was urgent data: splice(2) would wait in front of its mark for ever
   bool failed = false;                      // the kernel reported an error
   int error = 0;                            // which, where it has been taken from the socket already
@@ -52,6 +53,7 @@ struct alignas(64) Flow {
   bool local = false;
   bool awaiting = false;     // the witness was asked and has not answered: nothing of the server's reaches the client
   bool ready = false;        // queued for the next turn
+  bool owesAck = false;      // the last one of the server's handshake may not have left
   bool inUpstreams = false;
   bool choosing = false;     // whether it is handed to `via` is known when the witness has looked
   std::uint8_t looks = 0;    // how often that has been put off

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "net/socket.h"
+#include "net/upstream.h"
 #include "relay/worker.h"
 
 namespace sluice {
@@ -32,6 +33,7 @@ void Worker::onEvent(Flow& flow, Side side, std::uint32_t events) {
   Link& link = flow.side[side];
   if ((events & EPOLLIN) != 0) link.readable = true;
   if ((events & (EPOLLRDHUP | EPOLLPRI | EPOLLHUP)) != 0) link.readable = link.exhaustive = true;
+  if ((events & EPOLLRDHUP) != 0) link.ending = true;
   if ((events & EPOLLPRI) != 0) link.urgent = true;
   if ((events & EPOLLOUT) != 0) link.writable = true;
   if ((events & EPOLLERR) != 0) link.failed = true;
@@ -62,7 +64,18 @@ void Worker::onConnected(Flow& flow, std::int64_t when) {
   flow.state = FlowState::kOpen;
   flow.side[kServer].writable = true;
   track_.connected(flow.record, flow.upstreamEnd, when);
+  // What a client says at once carries the last ACK of the handshake, which is a packet less. Who says nothing by the next turn may be waiting for the server to begin.
+  if (flow.side[kClient].readable) flow.owesAck = false;
+  if (flow.owesAck) owing_.push_back(&flow);
   pump(flow);
+}
+
+void Worker::ackOwed(const std::vector<Flow*>& flows) {
+  for (Flow* flow : flows) {
+    const bool spoken = flow->record.bytes[0] > 0 || flow->way[0].passed;
+    if (flow->owesAck && !spoken) ackNow(flow->side[kServer].fd);
+    flow->owesAck = false;
+  }
 }
 
 void Worker::pump(Flow& flow) {
@@ -166,7 +179,9 @@ void Worker::move(Flow& flow, Direction direction) {
     }
     std::size_t sent = 0;
     if (target.writable) {
-      const ssize_t taken = ::send(target.fd, place.data(), size, MSG_NOSIGNAL | (urgent ? MSG_OOB : 0));
+      // Where these are the last ones, as the end of stream has come, they leave together with it, which is a packet less.
+      const bool last = source.ending && !source.failed && !urgent && size < place.size();
+      const ssize_t taken = ::send(target.fd, place.data(), size, MSG_NOSIGNAL | (urgent ? MSG_OOB : 0) | (last ? MSG_MORE : 0));
       if (taken < 0 && errno != EAGAIN && errno != EINTR) return fail(flow, to, errno == EPIPE ? ECONNRESET : errno);
       if (taken > 0) sent = static_cast<std::size_t>(taken);
       if (sent < size) target.writable = taken < 0 && errno == EINTR;

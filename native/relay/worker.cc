@@ -58,7 +58,7 @@ void Worker::run() {
 }
 
 int Worker::timeout() const {
-  if (!ready_.empty()) return 0;
+  if (!ready_.empty() || !owing_.empty()) return 0;
   std::int64_t until = -1;
   const auto sooner = [&](std::int64_t when) { until = until < 0 ? when : std::min(until, when); };
   if (!askedBy_.empty()) sooner(askedBy_.front().first);
@@ -83,11 +83,14 @@ void Worker::turn(int timeout) {
   // Those whose share of the last turn was used up go on first.
   std::vector<Flow*> ready;
   ready.swap(ready_);
+  lately_.swap(owing_);
   for (Flow* flow : ready) {
     flow->ready = false;
     if (flow->state == FlowState::kOpen) pump(*flow);
   }
   for (int i = 0; i < count; ++i) dispatch(events[i].data.u64, events[i].events);
+  ackOwed(lately_);
+  lately_.clear();
   expire();
   bool all = true;
   if (ping != answered()) {

@@ -90,6 +90,7 @@ class Worker : public Mailbox<WitnessAnswer, StrayDatagram> {
   enum class Step : std::uint8_t { kMoved, kWaiting, kFailed };
   Step pourOut(Flow& flow, Direction direction);                // what is in the pipe, to the other side
   Step pourIn(Flow& flow, Direction direction, std::size_t& moved);
+  void ackOwed(const std::vector<Flow*>& flows);
   void readEnd(Flow& flow, Direction direction);
   void fail(Flow& flow, Side side, int error);
 
@@ -118,7 +119,7 @@ class Worker : public Mailbox<WitnessAnswer, StrayDatagram> {
   std::unique_ptr<Buffer> scratch_;
   Flow* first_ = nullptr;
   std::vector<std::unique_ptr<Flow>> dead_;
-  std::vector<Flow*> ready_, draining_;
+  std::vector<Flow*> ready_, draining_, owing_, lately_;  // owing_: connected this turn, lately_: in the one before
   std::unordered_map<std::uint64_t, Flow*> awaiting_;
   std::deque<std::pair<std::int64_t, std::uint64_t>> askedBy_;  // when a question has taken too long, and its token
   std::unordered_map<std::uint64_t, Flow*> greetings_;          // by flow id

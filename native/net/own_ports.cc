@@ -1,0 +1,40 @@
+#include "net/own_ports.h"
+
+#include <sys/random.h>
+
+#include <cstdio>
+#include <ctime>
+
+#include "relay/upstream_set.h"
+
+namespace sluice {
+
+OwnPorts::OwnPorts(std::uint16_t low, std::uint16_t high) {
+  if (low < high) {
+    first_ = static_cast<std::uint16_t>(low + 1);
+    count_ = (std::uint32_t{high} - first_) / 2 + 1;
+  }
+  std::array<std::uint32_t, std::tuple_size_v<decltype(rows_)>> begin{};
+  [[maybe_unused]] const auto got = ::getrandom(begin.data(), sizeof begin, 0);
+  for (std::size_t row = 0; row < rows_.size(); ++row) rows_[row] = begin[row];
+}
+
+std::uint16_t OwnPorts::next(const Endpoint& client, const Endpoint& server) {
+  if (count_ == 0) return 0;
+  const std::size_t row = UpstreamSet::Hash{}({addressBytes(client), addressBytes(server), 0, server.port()}) % rows_.size();
+  return static_cast<std::uint16_t>(first_ + rows_[row].fetch_add(1, std::memory_order_relaxed) % count_ * 2);
+}
+
+OwnPorts& ownPorts() {
+  static OwnPorts ports = [] {
+    unsigned low = 32768, high = 60999;
+    if (std::FILE* const file = std::fopen("/proc/sys/net/ipv4/ip_local_port_range", "re"); file != nullptr) {
+      if (std::fscanf(file, "%u %u", &low, &high) != 2 || low > 65535 || high > 65535) low = high = 0;
+      std::fclose(file);
+    }
+    return OwnPorts(static_cast<std::uint16_t>(low), static_cast<std::uint16_t>(high));
+  }();
+  return ports;
+}
+
+}  // namespace sluice
