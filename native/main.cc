@@ -74,11 +74,7 @@ bool witnessIsThere(int channel) {
 }
 
 RelayOptions relayOptions(const StartMessage& start, std::uint16_t port, std::uint16_t keptPort) {
-  constexpr std::int64_t kSecond = 1'000'000'000;
-  RelayOptions options{start.uplinkMark, start.maxFlows, port, start.threads, keptPort, start.redirect.has_value()};
-  options.udpIdle = {start.udpIdle.dns * kSecond, start.udpIdle.quic * kSecond, start.udpIdle.other * kSecond, kSecond};  // failing: a second
-  for (const PortRange& range : start.refuse) options.refuse.emplace_back(range.from, range.to);
-  return options;
+  return {start.uplinkMark, start.maxFlows, port, start.threads, keptPort, start.redirect.has_value()};
 }
 
 int run() {
@@ -144,6 +140,7 @@ int run() {
 
   RelayShared shared;
   shared.options = relayOptions(start, listeners.port, kept.port);
+  shared.udpChoices.set(udpChoices(start.udpIdle, start.refuse));
   shared.witness = witness;
   for (const HandOverWish& wish : start.handOver) shared.handOvers.push_back(std::make_unique<HandOver>(wish));
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));

@@ -250,7 +250,14 @@ export class OpenGate {
       const next = await compileChange(applied, parsePlan(request.plan), request.digest)
       // Nothing is put in once everything is being taken back.
       this.#requireOpen()
-      await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
+      // First, so that a port that is to be refused is never carried on instead.
+      this.#relay?.chooseUdp(next.plan)
+      try {
+        await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
+      } catch (error) {
+        this.#relay?.chooseUdp(applied.plan)
+        throw error
+      }
       this.#applied = next
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }

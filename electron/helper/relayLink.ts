@@ -142,6 +142,10 @@ export class RelayLink {
   ping(id: number): void {
     this.#tell({ type: 'ping', id })
   }
+  /** What of UDP is refused from now on, and how long silence may last, also of flows that are there. */
+  chooseUdp({ udpIdle, refuse }: Pick<RelayStart, 'udpIdle' | 'refuse'>): void {
+    this.#tell({ type: 'udp', udpIdle, refuse })
+  }
   /** Every flow reset on both sides. */
   reset(): void {
     this.#tell({ type: 'reset' })

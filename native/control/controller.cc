@@ -20,6 +20,14 @@ constexpr std::int64_t kStopPatience = 2000 * kMillisecond;
 
 }  // namespace
 
+UdpChoices udpChoices(const UdpIdle& seconds, const std::vector<PortRange>& refuse) {
+  constexpr std::int64_t kSecond = 1000 * kMillisecond;
+  UdpChoices choices;
+  choices.idle = {seconds.dns * kSecond, seconds.quic * kSecond, seconds.other * kSecond, kSecond};  // failing: a second
+  for (const PortRange& range : refuse) choices.refuse.emplace_back(range.from, range.to);
+  return choices;
+}
+
 Controller::Controller(Channel& channel, RelayShared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals)
     : channel_(channel), shared_(shared), recorder_(recorder), workers_(workers), signals_(signals), now_(Recorder::now()),
       shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), unsureAt_(shedAt_), lostAt_(shedAt_), recording_(recorder.state()) {}
@@ -73,6 +81,8 @@ void Controller::onLine(const std::string& line) {
     pings_.push_back({++lastPing_, ping->id});
     for (const auto& worker : workers_) worker->ping(lastPing_);
     if (shared_.usher != nullptr) shared_.usher->ping(lastPing_);
+  } else if (const auto* choices = std::get_if<UdpChoicesMessage>(&message)) {
+    shared_.udpChoices.set(udpChoices(choices->idle, choices->refuse));
   } else if (std::holds_alternative<ResetMessage>(message)) {
     for (const auto& worker : workers_) worker->reset();
     if (shared_.usher != nullptr) shared_.usher->reset();

@@ -15,6 +15,8 @@
 
 namespace sluice {
 
+UdpChoices udpChoices(const UdpIdle& seconds, const std::vector<PortRange>& refuse);
+
 class Controller {
  public:
   Controller(Channel& channel, RelayShared& shared, Recorder& recorder, std::vector<std::unique_ptr<Worker>>& workers, int signals);

@@ -76,6 +76,19 @@ bool parseRanges(const Json& json, std::vector<PortRange>& into) {
   return true;
 }
 
+// Both may be absent.
+void parseUdp(const Json& json, Reader& reader, UdpIdle& into, std::vector<PortRange>& refused) {
+  if (const Json* idle = json.member("udpIdle")) {
+    constexpr std::int64_t kDay = 86'400;
+    Reader seconds(*idle);
+    seconds.optional("dns", 1, kDay, into.dns);
+    seconds.optional("quic", 1, kDay, into.quic);
+    seconds.optional("other", 1, kDay, into.other);
+    if (idle->object() == nullptr || !seconds.wrong().empty()) reader.wrong("udpIdle");
+  }
+  if (const Json* refuse = json.member("refuse"); refuse != nullptr && !parseRanges(*refuse, refused)) reader.wrong("refuse");
+}
+
 bool parseEndpoint(const std::string& address, std::uint16_t port, Endpoint& into) {
   auto& v4 = reinterpret_cast<sockaddr_in&>(into.storage);
   auto& v6 = reinterpret_cast<sockaddr_in6&>(into.storage);
@@ -155,15 +168,7 @@ ControlMessage parseStart(const Json& json) {
   start.segmentBytes = capture.limit("segmentBytes");
   start.ring = capture.boolean("ring", true);
   reader.optional("udp", start.udp);
-  if (const Json* idle = json.member("udpIdle")) {
-    constexpr std::int64_t kDay = 86'400;
-    Reader seconds(*idle);
-    seconds.optional("dns", 1, kDay, start.udpIdle.dns);
-    seconds.optional("quic", 1, kDay, start.udpIdle.quic);
-    seconds.optional("other", 1, kDay, start.udpIdle.other);
-    if (idle->object() == nullptr || !seconds.wrong().empty()) reader.wrong("udpIdle");
-  }
-  if (const Json* refuse = json.member("refuse"); refuse != nullptr && !parseRanges(*refuse, start.refuse)) reader.wrong("refuse");
+  parseUdp(json, reader, start.udpIdle, start.refuse);
   if (const Json* handOver = json.member("handOver"); handOver != nullptr && !parseHandOver(*handOver, start.handOver)) reader.wrong("handOver");
   if (const Json* hold = json.member("hold"); hold != nullptr && !hold->isNull()) {
     Reader options(*hold);
@@ -215,6 +220,13 @@ ControlMessage parseControlLine(std::string_view line) {
     const Json* id = json->member("id");
     if (id == nullptr || id->integer() == nullptr) return MalformedMessage{"ping.id"};
     return PingMessage{*id->integer()};
+  }
+  if (name == "udp") {
+    UdpChoicesMessage choices;
+    Reader reader(*json);
+    parseUdp(*json, reader, choices.idle, choices.refuse);
+    if (!reader.wrong().empty()) return MalformedMessage{"udp." + reader.wrong()};
+    return choices;
   }
   if (name == "reset") return ResetMessage{};
   if (name == "quit") return QuitMessage{};

@@ -14,6 +14,7 @@
 #include "net/own_addresses.h"
 #include "relay/hand_over.h"
 #include "relay/held.h"
+#include "relay/udp_choices.h"
 #include "relay/udp_flow.h"
 #include "relay/udp_owners.h"
 #include "relay/upstream_set.h"
@@ -29,8 +30,6 @@ struct RelayOptions {
   std::size_t threads = 1;
   std::uint16_t keptPort = 0;  // of those whose flows keep their clients' ports; 0: none does
   bool redirected = false; // rules translate destinations instead of handing connections over: conntrack knows where they were going
-  std::array<std::int64_t, kUdpKinds> udpIdle{};                     // ns, by UdpKind
-  std::vector<std::pair<std::uint16_t, std::uint16_t>> refuse{};     // ports of UDP, from and to
 };
 
 class Usher;
@@ -42,6 +41,7 @@ struct RelayShared {
   std::vector<std::unique_ptr<HandOver>> handOvers;  // set before any thread starts
   HeldTable held;
   Usher* usher = nullptr;                  // where SYNs are held; set before any thread starts
+  SharedUdpChoices udpChoices;
   UpstreamSet udpUpstreams;
   UdpOwners udpOwners;
   std::atomic<std::uint64_t> nextId{1};

@@ -123,11 +123,17 @@ bool UdpRelay::admit() {
   return false;
 }
 
+void UdpRelay::beginTurn() {
+  const std::uint32_t generation = shared_.udpChoices.generation();
+  if (generation == choicesGeneration_) return;
+  choices_ = shared_.udpChoices.get();
+  choicesGeneration_ = generation;
+}
+
 UdpFlow* UdpRelay::open(const UpstreamSet::Key& key, const Endpoint& client, const Endpoint& server, std::span<const UdpPiece> pieces) {
   if (manyOrNone(server) || client.family() != server.family()) return nullptr;
   if (server.port() == shared_.options.port && AddressList{}.contains(server)) return nullptr;  // meant for the relay itself: not intercepted
-  const bool refuse = std::any_of(shared_.options.refuse.begin(), shared_.options.refuse.end(),
-                                  [&](const auto& range) { return range.first <= server.port() && server.port() <= range.second; });
+  const bool refuse = choices_.refuses(server.port());
   if (!refuse) {
     const std::size_t owner = shared_.udpOwners.claim(key, surroundings_.index);
     if (owner != surroundings_.index) return handOver(owner, client, server, pieces), nullptr;

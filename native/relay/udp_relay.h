@@ -50,6 +50,7 @@ class UdpRelay {
   // epoll tags: kListenTag + family index, or a flow's address + kFlowBit + Side.
   static constexpr std::uint64_t kListenTag = 4, kFlowBit = 2;
 
+  void beginTurn();                  // with what is chosen now
   bool listen(std::size_t family);   // takes what waits at a listener; false: the bound of a turn was reached
   void onEvent(std::uint64_t tag, std::uint32_t events);
   void take(const StrayDatagram& stray);
@@ -95,7 +96,7 @@ class UdpRelay {
   void touch(UdpFlow& flow);
   void close(UdpFlow& flow, CloseReason reason, ClosedBy by);
   void release(UdpFlow& flow);
-  [[nodiscard]] std::int64_t patience(UdpKind kind) const { return shared_.options.udpIdle[static_cast<std::size_t>(kind)]; }
+  [[nodiscard]] std::int64_t patience(UdpKind kind) const { return choices_.idle[static_cast<std::size_t>(kind)]; }
   [[nodiscard]] std::uint64_t token(const UdpFlow& flow) const { return flow.record.id * shared_.options.threads + surroundings_.index; }
 
   const Surroundings surroundings_;
@@ -103,6 +104,8 @@ class UdpRelay {
   Track& track_;
   std::array<Descriptor, 2> listeners_;
   std::array<Descriptor, 2> raw_;                // by family, made when first needed
+  UdpChoices choices_;
+  std::uint32_t choicesGeneration_ = 0;
   UdpInbox inbox_;
   UdpOutbox outbox_;
   std::vector<std::byte> packet_;                // scratch for whole packets

@@ -80,6 +80,7 @@ void Worker::turn(int timeout) {
     ownGeneration_ = shared_.own.generation();
     own_ = shared_.own.list();
   }
+  udp_.beginTurn();
   // Those whose share of the last turn was used up go on first.
   std::vector<Flow*> ready;
   ready.swap(ready_);

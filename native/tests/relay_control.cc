@@ -54,6 +54,11 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  const ControlMessage anew = parseControlLine(R"({"type":"udp","udpIdle":{"dns":3},"refuse":[{"from":443,"to":444}]})");
+  CHECK_EQ(anew.index(), std::size_t{6});
+  CHECK(std::get<UdpChoicesMessage>(anew).idle.dns == 3 && std::get<UdpChoicesMessage>(anew).idle.other == 60 && std::get<UdpChoicesMessage>(anew).refuse[0].to == 444);
+  is(R"({"type":"udp","udpIdle":{"dns":0}})", kMalformed);
+  is(R"({"type":"udp","refuse":[{"from":2,"to":1}]})", kMalformed);
   const std::string withProxies = start.substr(0, start.size() - 1) +
       R"(,"handOver":[{"ports":[{"from":80,"to":81}],"kind":"socks5","address":"::1","port":1080},{"ports":[{"from":443,"to":443}],"kind":"proxy-v2","path":"/run/x"}]})";
   const ControlMessage proxiesMessage = parseControlLine(withProxies);

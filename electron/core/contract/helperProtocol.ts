@@ -39,7 +39,7 @@ export const helperRequestShape = v.variant('type', [
   }),
   /**
    * Other choices while open: what differs is changed in the kernel and nothing is cut; flows already relayed stay relayed. Validated, compiled and compared
-   * as for `open`. Marks, routing table, backend and relay port must stay (`cannot-change`). What could not be changed whole is not changed at all. Answer: ChangeResult.
+   * as for `open`. Marks, routing table, backend, relay port, holding, keeping of ports and hand-over must stay (`cannot-change`). What could not be changed whole is not changed at all. Answer: ChangeResult.
    */
   v.strictObject({ id, type: v.literal('change'), plan: planShape, digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) }),
   /** Back from draining: new flows are taken again. Answer: null when they are. */

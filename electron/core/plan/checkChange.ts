@@ -11,7 +11,6 @@ export function checkChange(before: InterceptionPlan, after: InterceptionPlan, b
   }
   if (after.backend !== before.backend && after.backend !== backend) refuse('The tool that loads the rules')
   if (after.relayPort !== before.relayPort) refuse('The relay’s port')
-  if (JSON.stringify([after.refuse, after.udpIdle]) !== JSON.stringify([before.refuse, before.udpIdle])) refuse('What is refused, and how long a silent UDP flow is kept,')
   if (JSON.stringify(after.handOver) !== JSON.stringify(before.handOver)) refuse('Which ports go to another proxy')
   if (after.hold !== before.hold) refuse('Whether connections wait for their server')
   if (after.keepPort !== before.keepPort) refuse('Whether devices’ own ports are kept')

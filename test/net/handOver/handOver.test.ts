@@ -88,10 +88,10 @@ const shape = ({ row, via }: FlowDetails): unknown => ({ scope: row.scope, state
 const sorted = (shapes: unknown[]): string[] => shapes.map((each) => JSON.stringify(each)).sort()
 
 describe('HAProxy by PROXY protocol v2', () => {
-  test.each(['tcp', 'unix'] as const)('over %s: forwarded and local, both families; it hears of the client, and its own connections go straight', async (over) => {
+  test.each([['tcp', 'nft'], ['unix', 'nft'], ['tcp', 'iptables'], ['tcp', 'iptables-legacy']] as const)('over %s, by %s: forwarded and local, both families; it hears of the client, and its own connections go straight', async (over, backend) => {
     const haproxy = await startHaproxy()
     const to = over === 'tcp' ? '127.0.0.1:8888' : join(folder, 'x.sock')
-    const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: [`8080=proxy2:${to}`] })
+    const { folder: session } = await openGate(helper, programs, backend, { tcp: '', send: [`8080=proxy2:${to}`] })
     for (const from of ['client', 'router'] as const) {
       for (const family of ['ipv4', 'ipv6'] as const) {
         const addresses = labAddresses[family]
@@ -120,9 +120,10 @@ describe('HAProxy by PROXY protocol v2', () => {
 })
 
 describe('microsocks by SOCKS5', () => {
-  test.each([['127.0.0.1', '127.0.0.1'], ['::1', '[::1]']] as const)('at %s: forwarded and local, both families', async (address, shown) => {
+  test.each([['127.0.0.1', 'nft'], ['::1', 'nft'], ['127.0.0.1', 'iptables'], ['::1', 'iptables-legacy']] as const)('at %s, by %s: forwarded and local, both families', async (address, backend) => {
+    const shown = address === '::1' ? '[::1]' : address
     await startSocks(address, shown)
-    const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: [`8080=socks5:${shown}:1080`] })
+    const { folder: session } = await openGate(helper, programs, backend, { tcp: '', send: [`8080=socks5:${shown}:1080`] })
     for (const from of ['client', 'router'] as const) {
       for (const family of ['ipv4', 'ipv6'] as const) {
         // Not `ask`: microsocks ends both directions at the end of one.

@@ -79,6 +79,20 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
   })
 })
 
+test('what of UDP is refused, and how long its silence lasts, changes while open', async () => {
+  const { server } = labAddresses.ipv4
+  await lab.peer('server', 'serve', 'origin', '5300', '--udp', '--host', server).event(({ event }) => event === 'listening')
+  await openGate(helper, programs, 'nft', { udp: '5300' })
+  const askUdp = (): Promise<Record<string, unknown>> => lab.peer('client', 'ask', server, '5300', '--udp').event(() => true)
+  expect(await askUdp()).toMatchObject({ ok: true })
+  await helper.request('change', planFor({ backend: 'nft', udp: '5300', refuse: '5300', udpIdle: { other: 5 } }))
+  await expect.poll(askUdp).toMatchObject({ ok: false, error: 'ECONNREFUSED' })
+  await helper.request('change', planFor({ backend: 'nft', udp: '5300' }))
+  await expect.poll(askUdp).toMatchObject({ ok: true })
+  await helper.end()
+  await expectClean(lab, before)
+})
+
 test('the same helper opens again after closing', async () => {
   await openGate(helper, programs, 'nft')
   await helper.request('close', {})
