@@ -23,7 +23,7 @@ struct Block {
 class BlockPool {
  public:
   // Address space for all is set aside at once; pages are touched only as blocks are used, and the stack hands out the warmest
-  // first, so a disk that keeps up costs a few hundred kilobytes. `good()` is false when there was no address space.
+  // first, so a disk that keeps up costs a large page or two (2 MiB each) where there are such, else a few hundred kilobytes. `good()` is false when there was no address space.
   BlockPool(std::size_t blocks, std::size_t blockSize);
   ~BlockPool();
   BlockPool(const BlockPool&) = delete;
@@ -40,7 +40,9 @@ class BlockPool {
 
  private:
   std::size_t blockSize_, total_;
-  std::byte* memory_ = nullptr;
+  void* mapping_ = nullptr;
+  std::size_t mapped_ = 0;
+  std::byte* memory_ = nullptr;            // in it, at a large page
   std::unique_ptr<Block[]> blocks_;
   std::atomic<std::uint64_t> top_{0};      // tag in the upper half against ABA, index + 1 in the lower, 0: empty
   std::atomic<std::size_t> free_{0};

@@ -104,7 +104,7 @@ class Track {
   // elsewhere. commit() makes them count, `bytes` of them, with no other call of this track between; without it nothing happened.
   std::span<std::byte> reserve(FlowRecord& flow, std::size_t most);
   void commit(FlowRecord& flow, Direction direction, std::size_t bytes, std::int64_t nanoseconds);
-  // Bytes that went by unseen, to be stated as a gap; only of a flow of which nothing more is kept, which stays so once it is.
+  // Bytes that went by unseen, to be stated as a gap; only of a flow of which nothing is kept now: a reason other than "slow" lasts.
   void passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::int64_t nanoseconds);
   [[nodiscard]] bool keeps(const FlowRecord& flow) const;
   void datagram(FlowRecord& flow, Direction direction, std::span<const std::byte> bytes, std::int64_t nanoseconds);  // of UDP: whole or a gap

@@ -410,8 +410,8 @@ void Track::commit(FlowRecord& flow, Direction direction, std::size_t bytes, std
 
 bool Track::keeps(const FlowRecord& flow) const {
   const Shared& shared = impl_->shared;
-  return flow.opened && !flow.muted && shared.options.payload && !shared.stopped() && !shared.full.load(std::memory_order_relaxed) &&
-         (!shared.options.maxBytesPerFlow || flow.kept < *shared.options.maxBytesPerFlow);
+  return flow.opened && !flow.muted && shared.options.payload && shared.state.load(std::memory_order_relaxed) == Recording::kOn &&
+         !shared.full.load(std::memory_order_relaxed) && (!shared.options.maxBytesPerFlow || flow.kept < *shared.options.maxBytesPerFlow);
 }
 
 void Track::passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, std::int64_t nanoseconds) {
@@ -420,7 +420,7 @@ void Track::passed(FlowRecord& flow, Direction direction, std::uint64_t bytes, s
   if (!flow.opened || shared.stopped()) return;
   const GapReason why = !shared.options.payload ? GapReason::kNoPayload
                         : shared.full.load(std::memory_order_relaxed) ? GapReason::kSessionCap
-                        : flow.muted ? GapReason::kSlow : GapReason::kFlowCap;
+                        : shared.options.maxBytesPerFlow && flow.kept >= *shared.options.maxBytesPerFlow ? GapReason::kFlowCap : GapReason::kSlow;
   impl_->owe(flow, direction, bytes, 0, why, nanoseconds);
 }
 

@@ -44,20 +44,21 @@ class PipePool {
     --made_;
   }
 
- private:
-  static std::unique_ptr<Pipe> make() {
+  // One of about that size; null where the kernel gives a smaller one than kLeast.
+  static std::unique_ptr<Pipe> make(int wanted = kSize) {
     int ends[2];
     if (::pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0) return nullptr;
     auto pipe = std::make_unique<Pipe>();
     pipe->out.reset(ends[0]);
     pipe->in.reset(ends[1]);
-    ::fcntl(ends[0], F_SETPIPE_SZ, kSize);
+    ::fcntl(ends[0], F_SETPIPE_SZ, wanted);
     const int size = ::fcntl(ends[0], F_GETPIPE_SZ);
     if (size < static_cast<int>(kLeast)) return nullptr;
     pipe->size = static_cast<std::uint32_t>(size);
     return pipe;
   }
 
+ private:
   std::vector<std::unique_ptr<Pipe>> spare_;
   std::size_t made_ = 0;
 };

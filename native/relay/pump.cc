@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -18,6 +19,7 @@ namespace sluice {
 namespace {
 
 constexpr std::uint8_t kStreaming = 2;           // full buffers in a row after which a flow may be spliced: smaller ones are moved faster by copying
+constexpr std::size_t kLeastBranched = 16U << 10U;  // room in the record below which pourBoth() with its four calls is not worth it
 constexpr std::size_t kShare = 256U << 10U;  // bytes a direction may move in one turn, so that a busy flow starves nobody
 
 /** The next byte to be read is urgent (tcp(7), SIOCATMARK). */
@@ -142,8 +144,7 @@ void Worker::move(Flow& flow, Direction direction) {
       return;
     }
     if (way.full >= kStreaming && !source.urgent && !track_.keeps(flow.record)) {
-      if (!way.pipe) way.pipe = pipes_.take(std::max<std::size_t>(2, PipePool::kMostOfAll / siblings_.size()));
-      if (way.pipe) {
+      if (lendPipe(way)) {
         if (pourIn(flow, direction, moved) == Step::kFailed) return;
         continue;
       }
@@ -151,6 +152,10 @@ void Worker::move(Flow& flow, Direction direction) {
     // Into the record at once, where it takes all that comes, and on from there.
     std::span<std::byte> place = track_.reserve(flow.record, Buffer::kSize);
     const bool recorded = !place.empty();
+    if (recorded && way.full >= kStreaming && !source.urgent && branch_ && place.size() >= kLeastBranched && lendPipe(way)) {
+      if (pourBoth(flow, direction, place, moved) == Step::kFailed) return;
+      continue;
+    }
     if (!recorded) place = scratch_->bytes;
     // The urgent byte goes on as one. It stands first when read, as recv(2) stops in front of it; once it has been seen that there is such data.
     const bool urgent = source.urgent && atMark(source.fd);
@@ -206,10 +211,57 @@ void Worker::readEnd(Flow& flow, Direction direction) {
 // A flow that streams and whose payload is not kept goes through a pipe: the kernel hands its pages on. The pipe is emptied before anything else is
 // read, so what is in it is bounded by its size, as `pending` is by a buffer's.
 Worker::Step Worker::pourIn(Flow& flow, Direction direction, std::size_t& moved) {
+  Way& way = flow.way[static_cast<std::size_t>(direction)];
+  std::size_t got = 0;
+  const Step step = draw(flow, direction, *way.pipe, way.pipe->size, got);
+  if (got == 0) return step;
+  way.piped = static_cast<std::uint32_t>(got);
+  moved += got;
+  bytes_ += got;
+  track_.passed(flow.record, direction, got, now_);
+  return Step::kMoved;
+}
+
+// The same where payload is kept: the pages go on, and are copied once, into the record, instead of once more out of it.
+Worker::Step Worker::pourBoth(Flow& flow, Direction direction, std::span<std::byte> place, std::size_t& moved) {
+  Way& way = flow.way[static_cast<std::size_t>(direction)];
+  std::size_t got = 0;
+  const Step step = draw(flow, direction, *branch_, place.size(), got);
+  if (got == 0) return step;
+  // The way's pipe is empty and larger, so it takes all.
+  const ssize_t doubled = ::tee(branch_->out.get(), way.pipe->in.get(), got, SPLICE_F_NONBLOCK);
+  for (std::size_t at = 0; at < got;) {
+    const ssize_t part = ::read(branch_->out.get(), place.data() + at, got - at);
+    if (part <= 0) std::abort();  // the pipe is not what we believe it to be
+    at += static_cast<std::size_t>(part);
+  }
+  if (doubled == static_cast<ssize_t>(got)) {
+    way.piped = static_cast<std::uint32_t>(got);
+  } else {
+    pipes_.discard(std::move(way.pipe));
+    std::copy_n(place.begin(), got, scratch_->bytes.begin());
+    way.begin = 0;
+    way.end = static_cast<std::uint32_t>(got);
+    way.urgent = false;
+    way.pending = std::move(scratch_);
+    scratch_ = pool_.take();
+  }
+  moved += got;
+  bytes_ += got;
+  track_.commit(flow.record, direction, got, now_);
+  return Step::kMoved;
+}
+
+bool Worker::lendPipe(Way& way) {
+  if (!way.pipe) way.pipe = pipes_.take(std::max<std::size_t>(2, PipePool::kMostOfAll / siblings_.size()));
+  return way.pipe != nullptr;
+}
+
+// `drawn` bytes from the socket into an empty pipe; 0: it had none, and what that means has been seen to.
+Worker::Step Worker::draw(Flow& flow, Direction direction, Pipe& pipe, std::size_t most, std::size_t& drawn) {
   const Side from = direction == Direction::kUp ? kClient : kServer;
   Link& source = flow.side[from];
-  Way& way = flow.way[static_cast<std::size_t>(direction)];
-  const ssize_t got = ::splice(source.fd, nullptr, way.pipe->in.get(), nullptr, way.pipe->size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+  const ssize_t got = ::splice(source.fd, nullptr, pipe.in.get(), nullptr, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
   if (got < 0) {
     if (errno == EINTR) return Step::kMoved;
     if (errno != EAGAIN) {
@@ -227,10 +279,7 @@ Worker::Step Worker::pourIn(Flow& flow, Direction direction, std::size_t& moved)
     readEnd(flow, direction);
     return Step::kMoved;
   }
-  way.piped = static_cast<std::uint32_t>(got);
-  moved += way.piped;
-  bytes_ += way.piped;
-  track_.passed(flow.record, direction, way.piped, now_);
+  drawn = static_cast<std::size_t>(got);
   return Step::kMoved;
 }
 

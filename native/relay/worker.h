@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -90,6 +91,9 @@ class Worker : public Mailbox<WitnessAnswer, StrayDatagram> {
   enum class Step : std::uint8_t { kMoved, kWaiting, kFailed };
   Step pourOut(Flow& flow, Direction direction);                // what is in the pipe, to the other side
   Step pourIn(Flow& flow, Direction direction, std::size_t& moved);
+  Step pourBoth(Flow& flow, Direction direction, std::span<std::byte> place, std::size_t& moved);  // `place` is reserved in the record
+  Step draw(Flow& flow, Direction direction, Pipe& pipe, std::size_t most, std::size_t& drawn);
+  bool lendPipe(Way& way);
   void ackOwed(const std::vector<Flow*>& flows);
   void readEnd(Flow& flow, Direction direction);
   void fail(Flow& flow, Side side, int error);
@@ -116,6 +120,7 @@ class Worker : public Mailbox<WitnessAnswer, StrayDatagram> {
   std::uint32_t ownGeneration_ = 0;
   BufferPool pool_;
   PipePool pipes_;
+  std::unique_ptr<Pipe> branch_ = PipePool::make(PipePool::kLeast);  // empty between calls; null: the kernel gives none of use
   std::unique_ptr<Buffer> scratch_;
   Flow* first_ = nullptr;
   std::vector<std::unique_ptr<Flow>> dead_;

@@ -1,4 +1,4 @@
-// Flows whose payload is not kept go through the kernel's pipes once they stream: nothing of them may change but the speed, and what was not kept is
+// Flows go through the kernel's pipes once they stream, past the record or into it: nothing of them may change but the speed, and what was not kept is
 // stated to the byte.
 #include "relay_lab.h"
 
@@ -77,6 +77,44 @@ void bothWays(const Endpoint& address, unsigned threads) {
   const Json closed = facts(record, "close")[0];
   CHECK_EQ(Relay::number(closed, "bytesUp"), static_cast<std::int64_t>(up.size()));
   CHECK_EQ(Relay::number(closed, "bytesDown"), static_cast<std::int64_t>(down.size()));
+}
+
+// All is kept, so the pages go two ways: on, in pieces, as the reader stalls now and then, and into the record, whole but for what the disk was too slow for.
+void kept() {
+  RelaySettings settings;
+  Relay relay(settings);
+  const int before = pipes(relay);
+  const Descriptor listener = listenAt(kServer4);
+  const Pair flow = joined(listener, kServer4);
+  const std::string up = noise(kMuch + 77, 9);
+  std::thread writing([&] {
+    writeAll(flow.client, up);
+    shutdown(flow.client.get(), SHUT_WR);
+  });
+  std::string got(up.size(), '\0');
+  for (std::size_t at = 0; at < got.size();) {
+    if (at % 3 == 0) std::this_thread::yield();
+    const ssize_t part = recv(flow.server.get(), got.data() + at, std::min<std::size_t>(100'000, got.size() - at), 0);
+    CHECK(part > 0);
+    at += static_cast<std::size_t>(part);
+  }
+  writing.join();
+  CHECK(got == up);
+  shutdown(flow.server.get(), SHUT_WR);
+  CHECK_EQ(readToEnd(flow.client) + readToEnd(flow.server), "");
+  relay.awaitActive(0);
+  CHECK(pipes(relay) > before);
+  const auto record = relay.finish();
+  checkClosed(record, "finished", "client");
+  std::size_t recorded = 0;
+  for (const auto& item : record) {
+    if (item.isFact || item.wireshark || !item.packet.up) continue;
+    const std::string& bytes = item.packet.payload;
+    if (!bytes.empty()) CHECK(up.compare(item.packet.sequence - 1, bytes.size(), bytes) == 0);
+    recorded += bytes.size();
+  }
+  CHECK_EQ(gaps(record, "up", "slow"), static_cast<std::int64_t>(up.size() - recorded));
+  CHECK_EQ(Relay::number(facts(record, "close")[0], "bytesUp"), static_cast<std::int64_t>(up.size()));
 }
 
 // The cap falls into the middle of a flow: kept up to it, exactly, and counted to the last byte beyond.
@@ -239,6 +277,7 @@ int main() {
   becomeMachine();
   bothWays(kServer4, 1);
   bothWays(kServer6, 2);
+  kept();
   capped();
   stalled();
   reset(true);
