@@ -1,4 +1,4 @@
-import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 
 import * as v from 'valibot'
 
@@ -32,7 +32,8 @@ const patience = 4000
  */
 export function runGuard(): void {
   for (const signal of ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGPIPE'] as const) process.on(signal, () => undefined)
-  standApart()
+  // The helper may be gone before we say that we are here: then there is all the more to do.
+  process.stdout.on('error', () => undefined)
   let journal: Journal | undefined
   let namespace: string | undefined
   const toEnd: ProcessIdentity[] = []
@@ -92,30 +93,5 @@ function parseJson(text: string): unknown {
     return JSON.parse(text)
   } catch {
     return undefined
-  }
-}
-
-/** Best effort, each by itself: not all kernels have each hierarchy, and a container's root may not be allowed. */
-function standApart(): void {
-  const attempt = (path: string, value: string): void => {
-    try {
-      writeFileSync(path, value)
-    } catch {
-      // Then the guard shares the helper's fate in this respect.
-    }
-  }
-  attempt('/proc/self/oom_score_adj', '-1000')
-  const root = '/sys/fs/cgroup'
-  // cgroup v2; hybrid's v2; systemd's own v1 hierarchy, by which a service is killed; the freezer. Resource limits of others are left as they are.
-  for (const folder of ['', '/unified', '/systemd', '/freezer']) {
-    if (folder === '' || exists(`${root}${folder}`)) attempt(`${root}${folder}/cgroup.procs`, String(process.pid))
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    return readdirSync(path).includes('cgroup.procs')
-  } catch {
-    return false
   }
 }

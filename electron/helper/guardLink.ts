@@ -8,13 +8,16 @@ import type { Lock } from './acquireLock.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import type { Journal } from './runFolder.ts'
 import { toolEnvironment } from './runTool.ts'
+import { standApart } from './standApart.ts'
 
 const beatEvery = 1000
-const readyWithin = 10_000
 /** Beats without an answer: a guard that is frozen guards nothing, so it is ended and another one takes its place. */
 const silenceLimit = 5
 
-/** The helper's end of its guard. Beats from the moment it watches until `done`, by a timer that no step of opening or closing holds up. */
+/**
+ * The helper's end of its guard. Beats from the moment it is told to watch until `done`, by a timer that no step of opening or closing holds up. Nobody waits for it to be up (a runtime
+ * takes its time to start): what it was told lies in its pipe, and one that finds it there with the end of the pipe behind it takes everything back. So it guards from the moment it is told.
+ */
 export class GuardLink {
   readonly #child: ChildProcess
   readonly #gone: Promise<void>
@@ -22,11 +25,15 @@ export class GuardLink {
   #done = false
   #beat: NodeJS.Timeout | undefined
   #unanswered = 0
+  #answered = false
 
   private constructor(child: ChildProcess, onDeath: () => void) {
     this.#child = child
     child.stdin?.on('error', () => undefined)
-    child.stdout?.on('data', () => (this.#unanswered = 0))
+    child.stdout?.on('data', () => {
+      this.#unanswered = 0
+      this.#answered = true
+    })
     this.#gone = new Promise((resolve) => {
       child.once('exit', () => {
         this.#dead = true
@@ -38,10 +45,10 @@ export class GuardLink {
   }
 
   /**
-   * The same bundle once more, detached (a session of its own), with the lock's descriptor. Resolves when it watches.
+   * The same bundle once more, detached (a session of its own), with the lock's descriptor. Resolves when it is started.
    * @param program path of the helper's bundle
    */
-  static async start(program: string, namespace: string, journal: Journal, lock: Lock, signal: AbortSignal, onDeath: () => void): Promise<GuardLink> {
+  static async start(program: string, lock: Lock, onDeath: () => void): Promise<GuardLink> {
     const child = spawn(process.execPath, [program, '--guard'], {
       stdio: ['pipe', 'pipe', 'ignore', lock.descriptor],
       env: { ...toolEnvironment, ...('electron' in process.versions ? { ELECTRON_RUN_AS_NODE: '1' } : {}) },
@@ -52,28 +59,20 @@ export class GuardLink {
       child.once('spawn', resolve)
       child.once('error', (error) => reject(new Failure('internal', 'the guard cannot be started', error.message)))
     })
-    let started = false
-    const link = new GuardLink(child, () => started && onDeath())
-    link.#tell({ tell: 'watch', namespace, journal })
-    link.#beat = setInterval(() => link.#beatOnce(), beatEvery)
-    try {
-      await new Promise<void>((resolve, reject) => {
-        const give = (why: string): void => reject(new Failure('internal', why))
-        const timer = setTimeout(() => give('the guard did not get ready'), readyWithin)
-        signal.addEventListener('abort', () => reject(new Failure('cancelled', 'opening was given up')), { once: true })
-        child.stdout?.once('data', () => {
-          clearTimeout(timer)
-          resolve()
-        })
-        void link.#gone.then(() => give('the guard ended at once'))
-      })
-      signal.throwIfAborted()
-    } catch (error) {
-      await link.done()
-      throw error
-    }
-    started = true
-    return link
+    // By us, who are up already: it may be needed before it is.
+    standApart(child.pid ?? 0)
+    return new GuardLink(child, onDeath)
+  }
+
+  /** From now on everything is taken back when the helper goes. */
+  watch(namespace: string, journal: Journal): void {
+    this.#tell({ tell: 'watch', namespace, journal })
+    this.#beat ??= setInterval(() => this.#beatOnce(), beatEvery)
+  }
+
+  /** It has been seen at work. */
+  get answered(): boolean {
+    return this.#answered
   }
 
   /** A process to end with the helper, whatever happens to the helper. */

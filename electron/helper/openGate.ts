@@ -4,9 +4,7 @@ import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
-import type { IptablesTable } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
-import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
@@ -31,8 +29,10 @@ import { makeRuleKeeper, udpKnown } from './ruleKeeper.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
 import { networkNamespace, readJournal, removeJournal, runFolder, writeJournal } from './runFolder.ts'
 import type { Journal } from './runFolder.ts'
-import { requireTool, runTool } from './runTool.ts'
-import { readBase, takeBack } from './takeBack.ts'
+import { applyRoutes, revertRoutes } from './runRoutes.ts'
+import { removeLeftScopes } from './runScope.ts'
+import { surveyKernel } from './surveyKernel.ts'
+import { takeBack } from './takeBack.ts'
 
 declare const __SLUICE_VERSION__: string | undefined
 const version = typeof __SLUICE_VERSION__ === 'undefined' ? '0.0.0' : __SLUICE_VERSION__
@@ -52,6 +52,8 @@ const drainPingEvery = 250
 /** Pings in a row without an answer: about three seconds. */
 const silenceLimit = 3
 const maxFlows = 8192
+/** Guards that end before anything was heard of them; then something is wrong that another one does not mend. */
+const guardTries = 3
 
 interface Undo {
   readonly what: string
@@ -60,7 +62,7 @@ interface Undo {
 
 /**
  * One gate from its opening to the last thing taken back. Each step registers its undo before it acts (undos are idempotent), so that giving up, a failure
- * and an orderly close all go the same way back: rules, routes, relay, guard, journal, lock.
+ * and an orderly close all go the same way back: rules, routes, relay, journal, guard, lock.
  */
 export class OpenGate {
   readonly #context: GateContext
@@ -74,6 +76,9 @@ export class OpenGate {
   /** Changes, drainings and resumings one after the other, in the order asked. */
   #turns: Promise<unknown> = Promise.resolve()
   #guard: GuardLink | undefined
+  /** Guards in a row that went without a sign of life. */
+  #guardsInVain = 0
+  #journal: Journal | undefined
   #toEnd: ProcessIdentity[] = []
   #opening: Promise<unknown> = Promise.resolve()
   #closing: Promise<void> | undefined
@@ -119,14 +124,24 @@ export class OpenGate {
     this.#step('looking at this machine')
     const namespace = networkNamespace()
     const lock = await this.#doing('the lock', acquireLock(namespace), (got) => got.release())
+    // While this machine is looked at it gets up; what it is to guard it is told before the first change.
+    const startGuard = (): Promise<GuardLink> => GuardLink.start(program, lock, () => void this.#replaceGuard(namespace, startGuard))
+    this.#guard = await this.#doing('the guard', startGuard(), () => this.#guard?.done())
     const left = readJournal(namespace)
+    const [survey, facts, firewalls] = await Promise.all([
+      surveyKernel(plan.table),
+      probeMachine({ privileged: true, choice: plan.backend }),
+      plan.scope.includes('forwarded') ? readInputFirewalls(plan.marks.forwarded) : [],
+      removeLeftScopes(),
+    ])
+    signal.throwIfAborted()
     // Nobody else holds the gate, so whatever bears our name was left by a crash.
-    await takeBack(left)
+    const isClean = left === undefined && !survey.left
+    if (!isClean) await takeBack(left)
     removeJournal(namespace)
+    const { base, routing } = isClean ? survey : await surveyKernel(plan.table)
     signal.throwIfAborted()
-    const [facts, firewalls] = await Promise.all([probeMachine({ privileged: true }), plan.scope.includes('forwarded') ? readInputFirewalls(plan.marks.forwarded) : []])
-    signal.throwIfAborted()
-    await checkConflicts(plan)
+    await checkConflicts(plan, routing)
     signal.throwIfAborted()
     logAction({ result: 'note', text: `opening the gate: ${describeOpening(plan, facts).join(' ')}` })
     const backend = chooseBackend(plan, facts)
@@ -137,18 +152,11 @@ export class OpenGate {
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
     this.#step('starting the guard')
-    const base = { raw: await readBases('raw'), mangle: await readBases('mangle'), nat: await readBases('nat') }
-    signal.throwIfAborted()
     const journal: Journal = { version: 1, helper: self, person: { uid: person.uid, user: person.user }, backend, table: plan.table, ...base }
     this.#undo.push({ what: 'the journal', run: () => void removeJournal(namespace) })
     writeJournal(namespace, journal)
-    const guard = async (): Promise<GuardLink> => {
-      const link = await GuardLink.start(program, namespace, journal, lock, signal, () => void this.#replaceGuard(guard))
-      for (const each of this.#toEnd) link.endWith(each)
-      return link
-    }
-    this.#guard = await guard()
-    this.#undo.push({ what: 'the guard', run: () => this.#guard?.done() })
+    this.#journal = journal
+    this.#guard.watch(namespace, journal)
 
     this.#step('starting the relay')
     const tool = facts.tools.find((each) => each.backend === backend)
@@ -193,14 +201,8 @@ export class OpenGate {
     const applied = applyTo({ plan, facts, backend, ipv6: ready.ipv6, ...(redirect === undefined ? {} : redirect) })
 
     this.#step('adding routes')
-    const routes = renderRoutes(applied.ruleSet)
-    const ip = requireTool('ip')
-    this.#undo.push({ what: 'routes', run: async () => { for (const args of routes.revert) await runTool(ip, args) } })
-    for (const args of routes.apply) {
-      const result = await runTool(ip, args, { signal })
-      signal.throwIfAborted()
-      if (result.exitCode !== 0) throw new Failure('routes-failed', `ip ${args.join(' ')} failed`, result.stderr.slice(0, 2000))
-    }
+    this.#undo.push({ what: 'routes', run: () => revertRoutes(applied.ruleSet) })
+    await applyRoutes(applied.ruleSet, signal)
 
     this.#step('applying rules')
     const owner = tool?.owner === true
@@ -361,15 +363,21 @@ export class OpenGate {
     return this.#phase === 'closing' || this.#phase === 'closed'
   }
 
-  async #replaceGuard(start: () => Promise<GuardLink>): Promise<void> {
+  async #replaceGuard(namespace: string, start: () => Promise<GuardLink>): Promise<void> {
     if (this.#isEnding()) return
     try {
-      this.#guard = await start()
+      this.#guardsInVain = this.#guard?.answered === true ? 0 : this.#guardsInVain + 1
+      if (this.#guardsInVain > guardTries) throw new Failure('internal', 'the guard cannot be started')
+      const guard = await start()
+      this.#guard = guard
+      if (this.#journal !== undefined) guard.watch(namespace, this.#journal)
+      for (const each of this.#toEnd) guard.endWith(each)
       // The gate may have closed while the new one started.
-      if (this.#isEnding()) await this.#guard.done()
+      if (this.#isEnding()) await guard.done()
       else this.#context.emit({ event: 'warning', code: 'guard-replaced', message: 'Sluice\u2019s guard process was ended or frozen by somebody; another one took its place.' })
-    } catch {
-      this.#context.emit({ event: 'warning', code: 'no-guard', message: 'The guard was ended and cannot be started again: a crash would leave rules behind until the next cleanup.' })
+    } catch (error) {
+      if (this.#phase === 'opening') this.#collapse(error)
+      else this.#context.emit({ event: 'warning', code: 'no-guard', message: 'The guard was ended and cannot be started again: a crash would leave rules behind until the next cleanup.' })
     }
   }
 
@@ -489,10 +497,6 @@ export class OpenGate {
       relay.ping(id)
     })
   }
-}
-
-async function readBases(table: IptablesTable): Promise<Journal['mangle']> {
-  return { ipv4: await readBase('ipv4', table), ipv6: await readBase('ipv6', table) }
 }
 
 /** Where lock or journal cannot be written nothing may be changed: a person is told why in their words. */

@@ -328,7 +328,7 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
           }
           forgetAt = performance.now() + oldPortsFor * 1000
         }
-        for (const tool of tools) await remember(tool)
+        await Promise.all(tools.map(remember))
       }),
     renew: () => {
       const now = performance.now()

@@ -94,7 +94,7 @@ export async function restoreBase(family: 'ipv4' | 'ipv6', table: IptablesTable,
   if (left.exitCode === 0 && !/"(?:chain|set|map|rule)":/.test(left.stdout)) await runTool(nft, ['delete', 'table', name, table])
 }
 
-const nftFamilyOf = (family: 'ipv4' | 'ipv6'): 'ip' | 'ip6' => (family === 'ipv4' ? 'ip' : 'ip6')
+export const nftFamilyOf = (family: 'ipv4' | 'ipv6'): 'ip' | 'ip6' => (family === 'ipv4' ? 'ip' : 'ip6')
 
 interface ListedRule {
   readonly priority?: number

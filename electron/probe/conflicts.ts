@@ -3,19 +3,8 @@ import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { routeProtocol } from '#core/rules/names.ts'
 
 import { ask } from './doctorFacts.ts'
-
-/** As `ip -j -N rule show` prints it. */
-interface IpRule {
-  readonly priority?: number
-  readonly fwmark?: string
-  readonly fwmask?: string
-  readonly table?: string
-  readonly protocol?: string
-}
-interface Listed {
-  readonly family: 'IPv4' | 'IPv6'
-  readonly rule: IpRule
-}
+import { readRouting } from './readRouting.ts'
+import type { IpRule, ListedRule, Routing } from './readRouting.ts'
 
 const wholeMask = 0xffff_ffff
 /** Bits that well-known neighbours use, whether or not they run now: Cilium and Kubernetes 8-15, Weave and Tailscale 16-23, and wg-quick's whole mark. */
@@ -23,11 +12,12 @@ const neighbourBits = 0x00ff_ff00 | 0xca6c
 
 /**
  * Looks whether the plan's marks and routing table are free here: ip rules of others that look at bits of ours or mark with them, and other people's routes or rules in our table.
- * Reads only; ours (protocol 77) are left out.
+ * Reads only; ours (protocol 77) are left out. `routing`: what there is, with the routes of the plan's table; default: it is looked at now.
  * @throws Failure `marks-taken` or `table-taken`, naming the rule and what is free
  */
-export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'table'>): Promise<void> {
-  const others = (await listRules()).filter(({ rule }) => rule.protocol !== String(routeProtocol))
+export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'table'>, routing?: Routing): Promise<void> {
+  const { rules, routes } = routing ?? (await readRouting([plan.table]))
+  const others = rules.filter(({ rule }) => rule.protocol !== String(routeProtocol))
   const ours = (plan.marks.forwarded | plan.marks.local | plan.marks.uplink) >>> 0
   const taken = others.find(({ rule }) => (bitsOf(rule) & ours) !== 0)
   if (taken !== undefined) {
@@ -36,18 +26,11 @@ export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'tab
     throw new Failure('marks-taken', `an ip rule of somebody else's looks at mark bits that Sluice would use: ${describe(taken)}${words}`)
   }
   const user = others.find(({ rule }) => rule.table === String(plan.table))
-  const route = user === undefined ? await foreignRoute(plan.table) : undefined
+  const isForeign = routes.some(({ table, protocol }) => table === plan.table && protocol !== String(routeProtocol))
+  const route = user === undefined && isForeign ? await foreignRoute(plan.table) : undefined
   if (user === undefined && route === undefined) return
   const what = user === undefined ? `there is a route of somebody else's in it: ${route ?? ''}` : `an ip rule of somebody else's looks it up: ${describe(user)}`
   throw new Failure('table-taken', `the routing table ${String(plan.table)} is in use: ${what}; free is --table ${String(await freeTable(plan.table, others))}`)
-}
-
-async function listRules(): Promise<Listed[]> {
-  const read = async (flag: string, family: Listed['family']): Promise<Listed[]> => {
-    const rules = JSON.parse((await ask('ip', ['-j', '-N', flag, 'rule', 'show'])) || '[]') as readonly IpRule[]
-    return rules.map((rule) => ({ family, rule }))
-  }
-  return [...(await read('-4', 'IPv4')), ...(await read('-6', 'IPv6').catch(() => []))]
 }
 
 /** A rule with a mask looks at the mask's bits; one without at the whole mark, and so meets a packet of ours only if its mark has a bit of ours. */
@@ -57,7 +40,7 @@ function bitsOf({ fwmark, fwmask }: IpRule): number {
   return (mask === wholeMask ? Number(fwmark) : mask) >>> 0
 }
 
-function freeBits(others: readonly Listed[]): number[] {
+function freeBits(others: readonly ListedRule[]): number[] {
   const used = others.reduce((bits, { rule }) => bits | bitsOf(rule), neighbourBits) >>> 0
   // High bits first: whole marks of others are small numbers.
   return [25, 28, 31, 30, 29, 27, 26, 24].map((bit) => (1 << bit) >>> 0).filter((bit) => (used & bit) === 0)
@@ -72,13 +55,13 @@ async function foreignRoute(table: number): Promise<string | undefined> {
   return undefined
 }
 
-async function freeTable(from: number, others: readonly Listed[]): Promise<number> {
+async function freeTable(from: number, others: readonly ListedRule[]): Promise<number> {
   for (let table = from + 1; ; table++) {
     if (!others.some(({ rule }) => rule.table === String(table)) && (await foreignRoute(table)) === undefined) return table
   }
 }
 
-function describe({ family, rule }: Listed): string {
+function describe({ family, rule }: ListedRule): string {
   return `"${String(rule.priority ?? 0)}: fwmark ${rule.fwmark ?? '0'}${rule.fwmask === undefined ? '' : `/${rule.fwmask}`} lookup ${rule.table ?? '?'}" (${family})`
 }
 

@@ -23,12 +23,12 @@ export interface Machine {
 }
 export type Check = (machine: Machine) => Promise<readonly DoctorRow[]> | readonly DoctorRow[]
 
-/** Standard output of a tool, or undefined when it is not there or fails. */
-export async function ask(tool: ToolName, args: readonly string[]): Promise<string | undefined> {
+/** Standard output of a tool, or undefined when it is not there or fails; `anyway`: what it printed before it failed. */
+export async function ask(tool: ToolName, args: readonly string[], { input, anyway = false }: { readonly input?: string; readonly anyway?: boolean } = {}): Promise<string | undefined> {
   const path = findTool(tool)
   if (path === undefined) return undefined
-  const result = await execa(path, args, { env: toolEnvironment, extendEnv: false, timeout: 10_000, reject: false, maxBuffer: 32 << 20, stdin: 'ignore' })
-  return result.failed ? undefined : result.stdout
+  const result = await execa(path, args, { env: toolEnvironment, extendEnv: false, timeout: 10_000, reject: false, maxBuffer: 32 << 20, ...(input === undefined ? { stdin: 'ignore' as const } : { input }) })
+  return result.failed && !(anyway && result.exitCode !== undefined) ? undefined : result.stdout
 }
 
 /** A small file's text without the end of line, or undefined. */

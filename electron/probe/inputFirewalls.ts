@@ -1,6 +1,6 @@
 import { nftFamily, nftTable } from '#core/rules/names.ts'
 
-import { ask } from './doctorFacts.ts'
+import { ask, readText } from './doctorFacts.ts'
 
 /** A base chain that drops what comes in, unless a rule of its own lets our mark pass. */
 export interface InputFirewall {
@@ -75,6 +75,8 @@ function hex(mark: number): string {
 
 /** The same of this machine now, which only root may read. */
 export async function readInputFirewalls(mark: number): Promise<InputFirewall[]> {
-  const [ruleset, ipv4, ipv6] = await Promise.all([ask('nft', ['list', 'ruleset']), ask('iptables-legacy-save', []), ask('ip6tables-legacy-save', [])])
+  // Where old iptables has no table it need not be asked.
+  const legacy = async (family: 'ip' | 'ip6'): Promise<string | undefined> => ((await readText(`/proc/self/net/${family}_tables_names`)) ?? '').split('\n').includes('filter') ? ask(`${family}tables-legacy-save`, []) : undefined
+  const [ruleset, ipv4, ipv6] = await Promise.all([ask('nft', ['list', 'ruleset']), legacy('ip'), legacy('ip6')])
   return findInputFirewalls(ruleset ?? '', { ipv4: ipv4 ?? '', ipv6: ipv6 ?? '' }, mark)
 }

@@ -58,21 +58,28 @@ COMMIT
 `
 
 /** Giving a packet's copy to a program is a module of its own (nft_log or xt_NFLOG, and nfnetlink_log), which a kernel may lack. */
-const nftLogTrial = 'add table inet trial\nadd chain inet trial bare\nadd rule inet trial bare tcp flags & (fin | syn | rst | ack) == syn ct status & dnat == 0 log group 7 snaplen 160 drop\n'
-const iptablesLogTrial = '*mangle\n:TRIAL - [0:0]\n-A TRIAL -p tcp -m tcp --syn -m conntrack ! --ctstate DNAT -j NFLOG --nflog-group 7 --nflog-size 160\nCOMMIT\n'
+const nftLogRule = 'add rule inet trial bare tcp flags & (fin | syn | rst | ack) == syn ct status & dnat == 0 log group 7 snaplen 160 drop\n'
+const nftLogTrial = `add table inet trial\nadd chain inet trial bare\n${nftLogRule}`
+const iptablesLogRule = '-A TRIAL -p tcp -m tcp --syn -m conntrack ! --ctstate DNAT -j NFLOG --nflog-group 7 --nflog-size 160\n'
+const iptablesLogTrial = `*mangle\n:TRIAL - [0:0]\n${iptablesLogRule}COMMIT\n`
 
 /**
  * Tries a backend by really loading rules in a network namespace made for it and gone with it. Without privilege a user namespace makes that possible; where the
- * machine allows none, being installed is all that can be known, and the helper, which is root, tries again anyway.
+ * machine allows none, being installed is all that can be known, and the helper, which is root, tries again anyway. `quick`: without the version, and with one process where
+ * nothing is missing.
  */
-export async function tryBackend(backend: Backend, privileged: boolean): Promise<ToolFacts> {
+export async function tryBackend(backend: Backend, privileged: boolean, { quick = false }: { readonly quick?: boolean } = {}): Promise<ToolFacts> {
   const tool: ToolName = backend === 'nft' ? 'nft' : iptablesTools(backend, 'ipv4').restore
   const path = findTool(tool)
   if (path === undefined) return { backend, usable: false, reason: backend === 'nft' ? 'nftables is not installed' : `${backend} is not installed (there is no ${tool})` }
+  const unshare = findTool('unshare')
+  if (quick && privileged && unshare !== undefined) {
+    const [everything, words] = backend === 'nft' ? [`${nftTrial(true)}\n${nftLogRule}`, ['-f', '-']] : [iptablesTrial.replace('COMMIT\n', `${iptablesLogRule}COMMIT\n`), ['--noflush']]
+    if ((await run(unshare, ['--net', '--', path, ...words], everything)) === undefined) return { backend, path, usable: true, log: true, ...(backend === 'nft' ? { owner: true } : {}) }
+  }
   const version = await readVersion(path)
   const found = { backend, path, ...(version === undefined ? {} : { version }) }
 
-  const unshare = findTool('unshare')
   const scratch = unshare === undefined ? undefined : await openable(unshare, privileged)
   if (scratch === undefined) return { ...found, usable: true, reason: 'installed; it could not be tried without administrator rights', ...(backend === 'nft' ? { owner: false } : {}) }
 

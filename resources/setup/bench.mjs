@@ -2,6 +2,8 @@
 //   npm run bench -- [--quick] [--rounds N] [--seconds S] [--threads 1,2] [--contenders NAME,...] [--loads NAME,...] [--idle-flows N] [--json]
 // npm run soak: thousands of flows with churn for minutes, every byte checked at both ends.
 //   npm run soak -- [--minutes 3] [--flows 5000] [--threads 2] [--seed 1] [--no-payload]
+// npm run cost: what the gate itself costs on each backend: how long opening takes, and what a packet pays for a thousand ports and five hundred exclusions.
+//   npm run cost -- [--runs 9] [--rounds 5] [--seconds 1] [--backends NAME,...]
 import { join } from 'node:path'
 
 import { buildNative, buildNode } from './build.mjs'
@@ -15,6 +17,6 @@ await main(async () => {
   await buildNative()
   await buildNode()
   const words = process.argv.slice(2)
-  const soak = words[0] === 'soak'
-  return run(process.execPath, [join(root, `build/node/${soak ? 'soak' : 'bench'}.mjs`), ...(soak ? words.slice(1) : words)])
+  const other = ['soak', 'cost'].find((name) => name === words[0])
+  return run(process.execPath, [join(root, `build/node/${other ?? 'bench'}.mjs`), ...(other === undefined ? words : words.slice(1))])
 })

@@ -13,7 +13,7 @@ const kinds = {
     folder: 'build/node',
     format: 'es',
     ending: 'mjs',
-    input: { cli: 'electron/cli/main.ts', inspector: 'electron/session/main.ts', demo: 'test/lab/demo/main.ts', bench: 'test/bench/main.ts', soak: 'test/bench/soak.ts' },
+    input: { cli: 'electron/cli/main.ts', inspector: 'electron/session/main.ts', demo: 'test/lab/demo/main.ts', bench: 'test/bench/main.ts', soak: 'test/bench/soak.ts', cost: 'test/bench/cost.ts' },
   },
   // One file, whatever it shares with others: it can be copied to a folder of root's.
   helper: { folder: 'build/node', format: 'es', ending: 'mjs', input: { helper: 'electron/helper/main.ts' } },

@@ -3,14 +3,13 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { execa } from 'execa'
 
+import { buildLoad } from './buildLoad.ts'
 import { contenders, loads, loadsOf, type Contender, type LoadName } from './figures.ts'
 import { cpuSeconds, lostShare, residentKib } from './measure.ts'
 import { renderReport } from './renderReport.ts'
 import { startContender, type RunningContender } from './startContender.ts'
 import { labAddresses, makeLab, type Lab } from '../lab/makeLab.ts'
-import { findPlaces } from '#probe/places.ts'
 
 /**
  * Sluice's relay side by side with plain forwarding and with other people's transparent proxies, in one laboratory: the same load goes through each, in
@@ -107,14 +106,6 @@ async function measure({ lab, load, seconds, what }: RunOptions, contender: Cont
     if (name === 'bulk') note(`${contender} cpu-gib`, (spent / (value * seconds)) * 2 ** 30)
     if (name === 'connect') note(`${contender} cpu-10k`, (spent / (value * seconds)) * 10_000)
   }
-}
-
-/** The load generator, built once per source. */
-async function buildLoad(): Promise<string> {
-  const native = join(findPlaces().root, 'native')
-  await execa('cmake', ['--preset', 'release'], { cwd: native })
-  await execa('cmake', ['--build', 'build', '--target', 'sluice-load'], { cwd: native })
-  return join(native, 'build', 'sluice-load')
 }
 
 /** Growth of the proxy's own resident memory by that many connected, idle flows, in KiB a flow. What the kernel holds for sockets is not in it. */

@@ -3,7 +3,7 @@ import type { Backend, InterceptionPlan } from '../plan/plan.ts'
 import type { MachineFacts, ToolFacts } from './machineFacts.ts'
 
 /** nft first: its table dies with its holder, both families change in one transaction, and DNAT is seen. Then iptables as distributions ship it, then the old one. */
-const preference: readonly Backend[] = ['nft', 'iptables', 'iptables-legacy']
+export const backendPreference: readonly Backend[] = ['nft', 'iptables', 'iptables-legacy']
 
 /**
  * The backend to use: the one the plan names, else the best usable one. One that hands packets over as they are is better than any that redirects.
@@ -14,7 +14,7 @@ export function chooseBackend(plan: Pick<InterceptionPlan, 'backend'>, facts: Pi
   if (best !== undefined) return best.backend
   const reasonOf = (backend: Backend): string => facts.tools.find((tool) => tool.backend === backend)?.reason ?? `${backend} was not found`
   if (plan.backend !== 'auto') throw new Failure('backend-missing', `${plan.backend} was asked for and cannot be used here: ${reasonOf(plan.backend)}`)
-  throw new Failure('no-backend', 'Neither nftables nor iptables can be used on this machine', preference.map((backend) => `${backend}: ${reasonOf(backend)}`).join('; '))
+  throw new Failure('no-backend', 'Neither nftables nor iptables can be used on this machine', backendPreference.map((backend) => `${backend}: ${reasonOf(backend)}`).join('; '))
 }
 
 /** Why the kernel can only redirect what the plan asks for (`ToolFacts.redirectsBecause`); undefined: it can do better, or nothing is known of it. */
@@ -23,6 +23,6 @@ export function redirectReason(plan: Pick<InterceptionPlan, 'backend'>, facts: P
 }
 
 function bestTool(plan: Pick<InterceptionPlan, 'backend'>, { tools }: Pick<MachineFacts, 'tools'>): ToolFacts | undefined {
-  const candidates = (plan.backend === 'auto' ? preference : [plan.backend]).flatMap((backend) => tools.filter((tool) => tool.backend === backend && tool.usable))
+  const candidates = (plan.backend === 'auto' ? backendPreference : [plan.backend]).flatMap((backend) => tools.filter((tool) => tool.backend === backend && tool.usable))
   return candidates.find((tool) => tool.redirectsBecause === undefined) ?? candidates[0]
 }

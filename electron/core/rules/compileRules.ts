@@ -7,7 +7,7 @@ import { always, chosenOpenings, narrowForwarded, narrowLocal, skips } from './c
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
 import { holdGroup, neverTaken, rulePreference } from './names.ts'
-import { transports, type Carried, type Chain, type Family, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
+import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
@@ -114,7 +114,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   const chains: Chain[] = [{ name: 'divert', steps: [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })] }]
   if (scope.includes('forwarded')) {
     pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
-    pre.push({ when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } })
+    pre.push(...openings(plan, [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], 'fwd_sel'))
     const narrowing = narrowForwarded(plan)
     chains.push(
       {
@@ -131,9 +131,9 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
       {
         name: 'fwd_sel',
         steps: [
-          ...skips(plan),
           // UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is.
           ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } } satisfies Step]),
+          ...skips(plan),
           always({ does: 'jump', to: narrowing.first }),
         ],
       },
@@ -172,6 +172,7 @@ function output(plan: InterceptionPlan, carried: Carried): Chain[] {
     {
       name: 'out_sel',
       steps: [
+        ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }], then: { does: 'return' } } satisfies Step]),
         ...skips(plan),
         ...(udp.length === 0 ? [] : [{ when: [{ is: 'to-broadcast' }], then: { does: 'return' } } satisfies Step, { when: [{ is: 'of-old-udp-socket' }], then: { does: 'return' } } satisfies Step]),
         always({ does: 'jump', to: narrowing.first }),
@@ -180,8 +181,16 @@ function output(plan: InterceptionPlan, carried: Carried): Chain[] {
     {
       name: 'out',
       hook: 'output',
-      steps: [...relayedAlready(plan, carried), always({ does: 'jump', to: 'out_sel' })],
+      steps: [...relayedAlready(plan, carried), ...openings(plan, [], 'out_sel')],
     },
+  ]
+}
+
+/** Only what may be taken goes on to where that is decided: everything else that passes by costs the same whatever was chosen. */
+function openings({ tcp, udp }: InterceptionPlan, also: readonly Match[], to: ChainName): Step[] {
+  return [
+    ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp-opening' }, ...also], then: { does: 'jump', to } } satisfies Step]),
+    ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, ...also], then: { does: 'jump', to } } satisfies Step]),
   ]
 }
 

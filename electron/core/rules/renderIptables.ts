@@ -1,6 +1,6 @@
-import type { PortRange } from '../plan/plan.ts'
 import { chainPrefix, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
-import { carriedOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet } from './ruleSet.ts'
+import { carriedOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet, type Step } from './ruleSet.ts'
+import { addNetworks, addPorts, areMany, isLong, portLists, type TreeChain } from './treeIptables.ts'
 
 export interface IptablesOptions {
   readonly relayPort: number
@@ -32,9 +32,6 @@ export interface IptablesTexts {
   readonly remove: string
 }
 
-/** What -m multiport takes in one rule; a range counts as two. */
-const multiportLimit = 15
-
 /** Where the rules stand. */
 export function tablesOf(ruleSet: RuleSet): IptablesTable[] {
   return iptablesTables.filter((table) => chainsIn(ruleSet, table).length > 0)
@@ -47,12 +44,12 @@ function chainsIn({ way, chains }: RuleSet, table: IptablesTable): Chain[] {
 const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
 
 export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): IptablesTexts {
-  const rulesOf = (some: readonly Chain[]): string[] => some.flatMap((chain) => chainRules(ruleSet, chain, options))
-  const declaring = (some: readonly Chain[]): string[] => some.map((chain) => declare(nameOf(chain.name)))
-  const taking = (chains: readonly Chain[]): Chain[] => chains.filter((chain) => chain.takes)
-  const asking = (chains: readonly Chain[]): Chain[] => chains.filter((chain) => chain.steps.some((step) => step.when.some((match) => match.is === 'of-old-udp-socket')))
-  const adding = (chains: readonly Chain[]): string[] => jumpsTo(chains).map((jump) => `-A ${jump}`)
-  const text = (linesOf: (chains: readonly Chain[]) => string[]): string => tablesOf(ruleSet).map((table) => restoreText(table, linesOf(chainsIn(ruleSet, table)))).join('')
+  const rulesOf = (some: readonly RenderedChain[]): string[] => some.flatMap(linesOf)
+  const declaring = (some: readonly RenderedChain[]): string[] => some.map(({ name }) => declare(name))
+  const taking = (chains: readonly RenderedChain[]): RenderedChain[] => chains.filter((chain) => chain.takes)
+  const asking = (chains: readonly RenderedChain[]): RenderedChain[] => chains.filter((chain) => chain.asksForOld)
+  const adding = (chains: readonly RenderedChain[]): string[] => jumpsTo(chains).map((jump) => `-A ${jump}`)
+  const text = (lines: (chains: readonly RenderedChain[]) => string[]): string => tablesOf(ruleSet).map((table) => restoreText(table, lines(chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, options))))).join('')
   // Declaring a chain that exists empties it, atomically.
   const drain = text((chains) => declaring(taking(chains)))
   return {
@@ -61,7 +58,7 @@ export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): Ipta
     arm: text((chains) => [...declaring([...taking(chains), ...asking(chains)]), ...rulesOf([...taking(chains), ...asking(chains)])]),
     drain,
     disarm: drain,
-    remove: text((chains) => [...declaring(chains), ...jumpsTo(chains).map((jump) => `-D ${jump}`), ...chains.map((chain) => `-X ${nameOf(chain.name)}`)]),
+    remove: text((chains) => [...declaring(chains), ...jumpsTo(chains).map((jump) => `-D ${jump}`), ...chains.map(({ name }) => `-X ${name}`)]),
   }
 }
 
@@ -76,12 +73,13 @@ export interface IptablesState {
  * does not have go, with their jumps. Empty: nothing differs.
  */
 export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until'>): string {
-  const rulesIn = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): Map<string, string[]> =>
-    new Map(chainsIn(ruleSet, table).map((chain) => [nameOf(chain.name), chainRules(ruleSet, chain, { ...options, ...state })]))
+  const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
+  const rulesIn = (chains: readonly RenderedChain[]): Map<string, string[]> => new Map(chains.map((chain) => [chain.name, linesOf(chain)]))
   return iptablesTables
     .map((table) => {
-      const [old, next] = [rulesIn(before, table), rulesIn(after, table)]
-      const [oldJumps, nextJumps] = [jumpsTo(chainsIn(before.ruleSet, table)), jumpsTo(chainsIn(after.ruleSet, table))]
+      const [oldChains, nextChains] = [chainsOf(before, table), chainsOf(after, table)]
+      const [old, next] = [rulesIn(oldChains), rulesIn(nextChains)]
+      const [oldJumps, nextJumps] = [jumpsTo(oldChains), jumpsTo(nextChains)]
       const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n'))
       const gone = [...old.keys()].filter((name) => !next.has(name))
       return restoreText(table, [
@@ -112,12 +110,64 @@ export function sweepIptables(saved: string, tableName: IptablesTable): string {
   return restoreText(tableName, [...chains.map((name) => `:${name} - [0:0]`), ...jumps.map((jump) => jump.replace(/^-A/, '-D')), ...chains.map((name) => `-X ${name}`)])
 }
 
-function chainRules(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): string[] {
-  return chain.steps.flatMap(({ when, then }) => {
-    if ((then.does === 'hold' || then.does === 'zone') && options.holds !== true) return []
-    const conditions = when.map((match) => conditionsOf(ruleSet, match, options)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
-    return conditions.flatMap((words) => verdicts(ruleSet, then, options).map((verdict) => ['-A', nameOf(chain.name), ...words, verdict].filter((word) => word !== '').join(' ')))
-  })
+/** A chain as iptables has it: what is long is several of them. */
+interface RenderedChain extends TreeChain {
+  readonly hook?: Chain['hook']
+  readonly takes: boolean
+  asksForOld: boolean
+}
+
+/** First the one that bears the name. Of several that one has what draining empties; the others then are where nobody comes. */
+function renderChain(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): RenderedChain[] {
+  const made: RenderedChain[] = []
+  const grow = (): RenderedChain => {
+    const more: RenderedChain = { name: `${nameOf(chain.name)}_${String(made.length)}`, takes: false, asksForOld: false, rules: [] }
+    made.push(more)
+    return more
+  }
+  let into: RenderedChain = { name: nameOf(chain.name), ...(chain.hook === undefined ? {} : { hook: chain.hook }), takes: chain.takes === true, asksForOld: false, rules: [] }
+  made.push(into)
+  for (const [index, step] of chain.steps.entries()) {
+    if ((step.then.does === 'hold' || step.then.does === 'zone') && options.holds !== true) continue
+    const all = verdicts(ruleSet, step.then, options)
+    const [verdict] = all
+    const [networks, ports] = [manyNetworks(ruleSet, step, options.family), step.when.find((match) => match.is === 'to-chosen-port')]
+    if (step.when.some((match) => match.is === 'of-old-udp-socket')) into.asksForOld = true
+    if (networks !== undefined && verdict !== undefined) {
+      const rest = index === chain.steps.length - 1 ? undefined : grow()
+      addNetworks(into, networks.flag, networks.list, verdict, rest === undefined ? undefined : `-g ${rest.name}`, grow)
+      into = rest ?? into
+    } else if (ports !== undefined && verdict !== undefined && all.length === 1 && isLong(ruleSet.sets[ports.transport])) {
+      for (const words of conditionsOfAll(ruleSet, step.when.filter((match) => match !== ports), options)) addPorts(into, ruleSet.sets[ports.transport], joined(words), (list) => askPorts(ports.transport, list), verdict, grow)
+    } else into.rules.push(...conditionsOfAll(ruleSet, step.when, options).flatMap((words) => all.map((each) => joined([...words, each]))))
+  }
+  return made
+}
+
+/** What a step asks for, if that is many networks and nothing else. */
+function manyNetworks({ sets }: RuleSet, { when }: Step, family: Family): { readonly flag: '-s' | '-d'; readonly list: readonly string[] } | undefined {
+  const [match, ...others] = when
+  if (match === undefined || others.length > 0) return undefined
+  const places = { 'to-skipped-network': ['-d', sets.skip], 'from-skipped-network': ['-s', sets.skipSources], 'from-chosen-network': ['-s', sets.sources], 'to-chosen-network': ['-d', sets.servers] } as const
+  if (!(match.is in places)) return undefined
+  const [flag, networks] = places[match.is as keyof typeof places]
+  return areMany(networks[family]) ? { flag, list: networks[family] } : undefined
+}
+
+function conditionsOfAll(ruleSet: RuleSet, when: readonly Match[], options: IptablesOptions): string[][] {
+  return when.map((match) => conditionsOf(ruleSet, match, options)).reduce<string[][]>((left, right) => left.flatMap((a) => right.map((b) => [...a, b])), [[]])
+}
+
+function linesOf({ name, rules }: RenderedChain): string[] {
+  return rules.map((rule) => `-A ${name} ${rule}`)
+}
+
+function joined(words: readonly string[]): string {
+  return words.filter((word) => word !== '').join(' ')
+}
+
+function askPorts(transport: 'tcp' | 'udp', list: string): string {
+  return `${transport === 'udp' ? '-p udp ' : ''}-m multiport --dports ${list}`
 }
 
 function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }: IptablesOptions): string[] {
@@ -139,7 +189,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }:
     case 'flow-established': return ['-m conntrack --ctstate ESTABLISHED,RELATED']
     case 'of-old-udp-socket': return [
       ...(oldUdp?.connected ?? []).filter((flow) => flow.family === family).map(({ local, remote }) => `-s ${local.address} -d ${remote.address} -p udp -m udp --sport ${local.port} --dport ${remote.port}`),
-      ...portLists((oldUdp?.ports ?? []).map((port) => ({ from: port, to: port }))).map((ports) => `-p udp -m multiport --sports ${ports}`),
+      ...portLists((oldUdp?.ports ?? []).map((port) => ({ from: port, to: port }))).map(({ text }) => `-p udp -m multiport --sports ${text}`),
     ]
     case 'not-translated': return ['-m conntrack ! --ctstate DNAT']
     // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
@@ -149,7 +199,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }:
     case 'from-chosen-network': return sets.sources[family].map((network) => `-s ${network}`)
     case 'to-chosen-network': return sets.servers[family].map((network) => `-d ${network}`)
     case 'to-broadcast': return family === 'ipv4' ? ['-m addrtype --dst-type BROADCAST'] : []
-    case 'to-chosen-port': return portLists(sets[match.transport]).map((ports) => `${match.transport === 'udp' ? '-p udp ' : ''}-m multiport --dports ${ports}`)
+    case 'to-chosen-port': return portLists(sets[match.transport]).map(({ text }) => askPorts(match.transport, text))
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'by-chosen-group': return sets.groups.map(({ from, to }) => `-m owner --gid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
@@ -181,24 +231,8 @@ function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hand-to-kept' | 'h
   }
 }
 
-/** Ports packed into as few multiport lists as the limit allows. */
-function portLists(ranges: readonly PortRange[]): string[] {
-  const lists: string[][] = []
-  let room = 0
-  for (const { from, to } of ranges) {
-    const cost = from === to ? 1 : 2
-    if (cost > room) {
-      lists.push([])
-      room = multiportLimit
-    }
-    lists.at(-1)?.push(from === to ? String(from) : `${from}:${to}`)
-    room -= cost
-  }
-  return lists.map((list) => list.join(','))
-}
-
-function jumpsTo(chains: readonly Chain[]): string[] {
-  return chains.flatMap((chain) => (chain.hook === undefined ? [] : [`${hookChain[chain.hook]} -j ${nameOf(chain.name)}`]))
+function jumpsTo(chains: readonly RenderedChain[]): string[] {
+  return chains.flatMap(({ name, hook }) => (hook === undefined ? [] : [`${hookChain[hook]} -j ${name}`]))
 }
 
 /** Declaring a chain that exists empties it. */

@@ -20,6 +20,10 @@ export const plans: Readonly<Record<string, PlanWish>> = {
   'one group': { tcp: '8080', groups: [4720], scope: ['local'] },
   'a user who is not in the group': { tcp: '8080', users: [4711], groups: [4720] },
   'one cgroup': { tcp: '8080', cgroups: ['CGROUP'], scope: ['local'] },
+  'a thousand ports, and hundreds of networks left alone': {
+    tcp: `8080,${Array.from({ length: 1000 }, (_, index) => String(9000 + 2 * index)).join(',')}`,
+    exclude: [...Array.from({ length: 230 }, (_, index) => `203.0.113.${String(index + 9)}`), ...Array.from({ length: 270 }, (_, index) => `2001:db8:2::${(index + 9).toString(16)}`)],
+  },
   'a cgroup and a user': { tcp: '8080,8081', cgroups: ['CGROUP'], users: [0] },
 }
 

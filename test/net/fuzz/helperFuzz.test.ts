@@ -190,10 +190,10 @@ test('replayed and doubled requests: one gate, and it goes with the input', asyn
 /** Everything a tool was given bears our names and is made of the renderer's own words. */
 function expectCompiled(): void {
   for (const { text, input } of done()) {
-    expect(text).toMatch(/^\/usr\/sbin\/(?:ip -[46] (?:rule|route) (?:add|del|replace|flush) [a-z0-9/ ]+|nft (?:-i|-f -|delete (?:table|chain) [a-z0-9 ]+)|ip6?tables-(?:nft|legacy)-restore --noflush -w 5|ip -[46] -force -batch -)$/)
+    expect(text).toMatch(/^\/usr\/sbin\/(?:ip -[46] (?:rule|route) (?:add|del|replace|flush) [a-z0-9/ ]+|nft (?:-i|-f -|delete (?:table|chain) [a-z0-9 ]+)|ip6?tables-(?:nft|legacy)-restore --noflush -w 5|ip -[46] (?:-force )?-batch -)$/)
     for (const line of input?.split('\n') ?? []) {
       if (line.startsWith('… and')) continue
-      expect(line).toMatch(/^(?:(?:add|delete|flush) (?:table|set|chain|rule|element) inet sluice\b.*|[*:].*|-[ADX] (?:SLUICE_|PREROUTING -j SLUICE_|OUTPUT -j SLUICE_).*|COMMIT|)$/)
+      expect(line).toMatch(/^(?:(?:add|delete|flush) (?:table|set|chain|rule|element) inet sluice\b.*|[*:].*|-[ADX] (?:SLUICE_|PREROUTING -j SLUICE_|OUTPUT -j SLUICE_).*|COMMIT|(?:rule|route) (?:add|del|replace) [a-z0-9/ ]+|)$/)
       expect(line).not.toMatch(/[`$\\]|\b(?:include|define|accept;.*flush)\b/)
     }
   }
