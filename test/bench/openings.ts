@@ -22,7 +22,7 @@ let count = 0
 /** Opens the gate in the router as an app does whose helper has just been elevated. `threads`: of the relay. */
 export async function openGate(lab: Lab, wish: PlanWish, folder: string, threads = 2): Promise<OpenedGate> {
   const { runtime, helper } = findPlaces()
-  const [command = '', ...words] = [...lab.enter('router'), runtime, helper]
+  const [command, ...words] = [...lab.enter('router'), runtime, helper]
   const child = spawn(command, words, { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', SUDO_UID: String(process.getuid?.() ?? 0) }, detached: true })
   const connection = connectHelper(child)
   const steps = new Map<string, number>()

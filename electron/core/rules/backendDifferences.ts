@@ -57,7 +57,7 @@ export const backendDifferences: readonly BackendDifference[] = [
   },
   {
     id: 'many-choices', title: 'Very many ports, networks or users',
-    on: { nft: 'are looked up in sets, as quickly as few', ...iptablesBoth('are asked one after the other for each new flow') },
+    on: { nft: 'are looked up in sets, as quickly as few', ...iptablesBoth('cost each new flow a few dozen rules (ports and networks stand in a tree of chains), users and groups one each; what is under way pays nothing') },
     concerns: ({ tcp, udp, exclude, sources, excludeSources, servers, users, groups }) => tcp.length + udp.length > 15 || [exclude, sources, excludeSources, servers, users, groups].some((list) => list.length > 15),
   },
 ]
