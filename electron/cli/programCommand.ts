@@ -5,11 +5,14 @@ import { basename, resolve } from 'node:path'
 import type { Duplex } from 'node:stream'
 
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { startHelper } from '#elevate/startHelper.ts'
+import { startControlServer } from '#gate/controlServer.ts'
 import { Gate } from '#gate/gate.ts'
 import { createSessionFolder } from '#gate/sessionFolder.ts'
 import { digestRules } from '#probe/digestRules.ts'
+import { refreshFacts } from '#probe/refreshFacts.ts'
 import type { Command } from './command.ts'
 import { counted } from './format.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
@@ -29,6 +32,7 @@ export const programCommand: Command = {
 
 Puts the program, and whatever it starts, into a cgroup of its own, opens the gate for that cgroup alone, and runs it as you: its input, output and exit
 status are its own. When it has ended, the flows it left run to their end and the gate closes. What Sluice has to say goes to standard error.
+While it runs, sluice change adds ports and takes them away.
 
   -o NAME          the session folder to make; never an existing one (NAME.sluice)
   --no-payload     records who spoke with whom, when and how much, not what`,
@@ -61,7 +65,8 @@ status are its own. When it has ended, the flows it left run to their end and th
       const { cgroup } = await helper.request('scope', { pid: child.pid })
       const plan = { ...wish, cgroups: [cgroup] }
       const facts = await helper.request('facts', {})
-      const gate = new Gate({ startHelper: () => Promise.resolve(helper), digest: () => Promise.resolve(digestRules(compileRules(plan, facts))) })
+      const digest = async (of: InterceptionPlan): Promise<string> => digestRules(compileRules(of, of === plan ? facts : await refreshFacts(facts)))
+      const gate = new Gate({ startHelper: () => Promise.resolve(helper), digest })
       await createSessionFolder(folder, { plan, payload: values['no-payload'] !== true, version })
       const closed = new Promise<void>((done, failed) => gate.onState((state) => {
         if (state.phase === 'closed') (state.failure === undefined ? done : () => failed(fromFailureReport(state.failure as NonNullable<typeof state.failure>)))()
@@ -73,10 +78,12 @@ status are its own. When it has ended, the flows it left run to their end and th
         await removeFolder(folder)
         throw error
       }
+      // Before the program's first instruction: it may be what changes the gate.
+      const steering = await startControlServer({ gate, session: folder, version, onChange: () => undefined })
       control?.end('go\n')
       const status = await ended
       await gate.drain()
-      await closed
+      await closed.finally(() => steering?.close())
       output.note(`sluice: ${counted(gate.state().total, 'flow')} in ${basename(folder)}`)
       return status
     } finally {

@@ -62,6 +62,33 @@ test('another program of the same person goes direct meanwhile, and a child that
   expect(await snapshot(lab)).toBe(before)
 })
 
+test('sluice change adds a port while the program runs, still for it alone, and closing the gate leaves the program running', async () => {
+  await lab.peer('server', 'serve', 'far', '9000').event(({ event }) => event === 'listening')
+  const folder = installed.session('changed')
+  const asking9000 = asking.map((word) => (word === '8080' ? '9000' : word))
+  const running = startSluice(lab, installed, ['run', '--tcp', '8080', '-o', folder, '--', 'sh', '-c', 'echo up; while read -r go; do "$@"; done; echo over', 'sh', ...asking9000])
+  await running.line((line) => line === 'up', 30_000)
+  const answers = (): string[] => running.output().split('\n').filter((line) => line.startsWith('{'))
+  const askInside = async (): Promise<boolean> => {
+    const before = answers().length
+    running.write('go')
+    await running.line((line) => line.startsWith('{') && answers().length > before, 30_000)
+    return relayed(answers().at(-1) ?? '')
+  }
+  expect(await askInside()).toBe(false)
+  const { stdout } = await sluice(lab, installed, ['change', folder, '--add', '9000', '--json'])
+  expect(JSON.parse(stdout)).toMatchObject({ session: folder, phase: 'open', added: { tcp: '9000' } })
+  expect(await askInside()).toBe(true)
+  expect(relayed((await lab.exec('router', asking9000)).stdout)).toBe(false)
+  expect((await sluice(lab, installed, ['change', folder, '--close'])).code).toBe(0)
+  expect(await askInside()).toBe(false)
+  running.stdin.end()
+  await running.line((line) => line === 'over', 30_000)
+  expect(await running.ended).toMatchObject({ code: 0 })
+  expect(await snapshot(lab)).toBe(before)
+  expect(await leftCgroups()).toEqual([])
+})
+
 test.each([
   ['no program', ['--tcp', '8080', '-o', 'x.sluice'], 2, 'which program?'],
   ['a cgroup as well', ['--tcp', '8080', '-o', 'x.sluice', '--cgroup', 'a', '--', 'true'], 2, 'a cgroup of its own'],
