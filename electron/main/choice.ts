@@ -7,6 +7,7 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { describeOpening } from '#core/rules/describeOpening.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
+import { differencesOf } from '#core/rules/backendDifferences.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
 import { digestRules } from '#probe/digestRules.ts'
@@ -62,9 +63,9 @@ export async function previewChoice(choice: GateChoice, probe: () => Promise<Mac
   }
   const plan = planOfChoice(choice, names)
   const netns = choice.netns.trim()
-  if (netns !== '') return { plan, backend: plan.backend, description: [`All this happens in the network namespace ${netns}.`, ...describePlan(plan)], texts: [], digest: '' }
+  if (netns !== '') return { plan, backend: plan.backend, description: [`All this happens in the network namespace ${netns}.`, ...describePlan(plan)], texts: [], differences: plan.backend === 'auto' ? [] : differencesOf(plan.backend, plan), digest: '' }
   const facts = await probe()
   const backend = chooseBackend(plan, facts)
   const rules = compileRules(plan, facts)
-  return { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), digest: digestRules(rules) }
+  return { plan, backend, description: describeOpening(plan, facts), texts: previewRules(rules, plan.relayPort, backend), differences: differencesOf(backend, plan), digest: digestRules(rules) }
 }

@@ -87,7 +87,7 @@ function readFile(path: string): { file: File; setAside?: string } {
     return { file: fresh, ...putAside(path) }
   }
   try {
-    return { file: v.parse(fileShape, fromFormat1(JSON.parse(text))) }
+    return { file: v.parse(fileShape, fromOlder(JSON.parse(text))) }
   } catch {
     return { file: fresh, ...putAside(path) }
   }
@@ -98,8 +98,11 @@ const format1Shape = v.object({
   settings: v.object({ theme: v.unknown(), choice: v.looseObject({ tcp: v.string() }), recentPorts: v.unknown() }),
   window: v.optional(placeShape),
 })
-/** 0.1 knew TCP alone and less to narrow it by; what it knew is taken over. Anything else passes as it is. */
-function fromFormat1(value: unknown): unknown {
+const format2Shape = v.looseObject({ format: v.literal(2), settings: v.looseObject({ choice: v.looseObject({}) }) })
+/** What an older one wrote is taken over: 0.1 knew TCP alone and less to narrow it by, and choices come to be added. Anything else passes as it is. */
+function fromOlder(value: unknown): unknown {
+  const known = v.safeParse(format2Shape, value)
+  if (known.success) return { ...known.output, settings: { ...known.output.settings, choice: { ...defaultChoice, ...known.output.settings.choice } } }
   const old = v.safeParse(format1Shape, value)
   if (!old.success) return value
   const { settings: { choice: { tcp, ...choice }, ...settings }, ...file } = old.output

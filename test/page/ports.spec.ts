@@ -102,6 +102,34 @@ test('UDP is chosen and refused like any port, and a socket of UDP stands in the
   }
 })
 
+test('devices\' ports can be kept where connections wait, and what another tool would do otherwise stands beside the rules', async () => {
+  const { window } = open
+  const { page } = window
+  const preview = page.getByRole('complementary')
+  await window.typePorts('80')
+  await page.getByText('More choices').click()
+  const keep = page.getByRole('checkbox', { name: /^Keep devices’ ports/ })
+  const wait = page.getByRole('checkbox', { name: /^Wait for the server/ })
+  await expect(keep).not.toBeChecked()
+  await keep.check()
+  await expect(preview).toContainText('Servers see the devices’ own ports, too')
+  await wait.uncheck()
+  await expect(keep).toBeDisabled()
+  await expect(keep).not.toBeChecked()
+  await expect(preview).not.toContainText('Servers see the devices’ own ports, too')
+  await wait.check()
+  await keep.uncheck()
+
+  await preview.getByText('What another tool would do otherwise').click()
+  await expect(preview.getByText('When somebody else flushes all rules,')).toBeVisible()
+  await page.getByLabel('Rules by').selectOption('nft')
+  await expect(preview).toContainText('ours stay, where tables can have an owner')
+  await page.getByLabel('Rules by').selectOption('iptables')
+  await expect(preview).toContainText('ours go too, and are put back within a second')
+  await page.getByLabel('Rules by').selectOption('auto')
+  await page.getByText('More choices').click()
+})
+
 test('whom to intercept is chosen from what this machine has, with the keyboard alone, and a name nobody has is said', async () => {
   const { window } = open
   const { page } = window

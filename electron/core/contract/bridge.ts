@@ -74,6 +74,8 @@ export interface GateChoice {
   readonly netns: string
   readonly backend: 'auto' | Backend
   readonly hold: boolean
+  /** Servers see devices' own ports; only where SYNs are held, so without `hold` it means nothing. */
+  readonly keepPort: boolean
   /** As `parseMarks` and `parseTable` read them; empty: the usual. */
   readonly marks: string
   readonly table: string
@@ -93,6 +95,8 @@ export interface Preview {
   readonly description: readonly string[]
   /** Rule text in the backend's syntax, one entry a tool: {title: "nft -f -", text}. */
   readonly texts: readonly { readonly title: string; readonly text: string }[]
+  /** Where this tool does what another would do otherwise; empty while it is not known which one. */
+  readonly differences: readonly { readonly id: string; readonly title: string; readonly text: string }[]
   /** Empty for another network namespace: only root can look into it, so the rules are worked out there. */
   readonly digest: string
 }

@@ -32,6 +32,7 @@ export const gateChoiceShape = v.strictObject({
   netns: line(255),
   backend: v.picklist(['auto', 'nft', 'iptables', 'iptables-legacy']),
   hold: v.boolean(),
+  keepPort: v.boolean(),
   marks: line(80),
   table: line(16),
   payload: v.boolean(),

@@ -26,6 +26,15 @@ test('settings of 0.1 are taken over with all they knew', () => {
   expect(new SettingsFile(path).settings).toEqual(changed)
 })
 
+test('a choice that came to be since is as it is at first', () => {
+  const path = join(folder, 'without.json')
+  const { keepPort: _keepPort, ...older } = { ...defaultChoice, ports: '22', hold: false }
+  writeFileSync(path, JSON.stringify({ format: 2, settings: { theme: 'light', choice: older, recentPorts: ['22'] } }))
+  const file = new SettingsFile(path)
+  expect(file.setAside).toBeUndefined()
+  expect(file.settings.choice).toEqual({ ...older, keepPort: false })
+})
+
 test('what is damaged is put aside', () => {
   const path = join(folder, 'bad.json')
   writeFileSync(path, JSON.stringify({ format: 1, settings: { theme: 'dark', choice: { tcp: 7 }, recentPorts: [] } }))

@@ -39,6 +39,10 @@ describe('a choice', () => {
       sources: ['198.51.100.0/24'], excludeSources: ['198.51.100.9/32'], exclude: ['203.0.113.9/32'], users: [1000], cgroups: ['user.slice'],
     })
   })
+  test('devices\' ports are kept where connections wait for their server', () => {
+    const keeps = (choice: Partial<GateChoice>): boolean => planOfChoice(chosen(choice), nobody).keepPort
+    expect([keeps({ keepPort: true }), keeps({ keepPort: true, hold: false }), keeps({})]).toEqual([true, false, false])
+  })
   test('says of every field at once what is wrong with it', () => {
     expect(checkChoice(chosen({
       ports: '0', refuse: 'x', udpIdle: { dns: '0', quic: '', other: '' }, send: [{ ports: '80', kind: 'socks5', to: '/run/x' }], scope: { local: false, forwarded: false }, interfaces: 'lo',
