@@ -26,7 +26,7 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --tcp PORTS      ports and ranges: 80,443,8000-8100
   --udp PORTS      the same for UDP
   --send P=PROXY   TCP ports that go to a proxy which runs already: 80,8080=proxy2:127.0.0.1:8888 or 443=proxy2:/run/x.sock (PROXY
-                   protocol v2), 1080-1090=socks5:[::1]:1080
+                   protocol v2), 1080-1090=socks5:[::1]:1080, 80=tproxy:3129 (Squid's "http_port 3129 tproxy", HAProxy's "transparent")
   --refuse PORTS   UDP ports answered with "port unreachable", so that browsers fall back from QUIC to TCP: --refuse 443
   --udp-idle S     seconds of silence that end a UDP flow, or dns=10,quic=60,other=60 (the defaults)
   --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (both)

@@ -2,6 +2,7 @@ import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
+import { relayPortTries } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
@@ -21,7 +22,7 @@ import type { Person } from './findPerson.ts'
 import { GuardLink } from './guardLink.ts'
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
-import { RelayLink } from './relayLink.ts'
+import { RelayLink, relayHandOver } from './relayLink.ts'
 import type { RelayNews } from './relayLink.ts'
 import { RuleWatch } from './ruleWatch.ts'
 import type { RuleWatchOptions } from './ruleWatch.ts'
@@ -174,7 +175,7 @@ export class OpenGate {
         gid: person.gid,
         groups: person.groups,
         port: plan.relayPort,
-        portTries: 20,
+        portTries: relayPortTries,
         ipv6: facts.ipv6,
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
@@ -186,7 +187,7 @@ export class OpenGate {
         ...(redirect === undefined ? {} : { redirect }),
         udpIdle: plan.udpIdle,
         refuse: plan.refuse,
-        handOver: plan.handOver.map(({ ports, to }) => ({ ports, ...to })),
+        handOver: plan.handOver.flatMap((each) => relayHandOver(each, plan.marks)),
         capture: request.capture,
         attribute: true,
         maxFlows,

@@ -6,8 +6,10 @@ import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
 
 import { Failure } from '#core/contract/failure.ts'
-import type { ProxyTarget } from '#core/plan/handOver.ts'
-import type { PortRange, UdpIdle } from '#core/plan/plan.ts'
+import type { HandOver, ProxyTarget } from '#core/plan/handOver.ts'
+import type { InterceptionPlan, PortRange, UdpIdle } from '#core/plan/plan.ts'
+import { relayAddress } from '#core/rules/names.ts'
+import { legMark } from '#core/rules/proxyLegs.ts'
 
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -56,11 +58,19 @@ export interface RelayStart {
   /** UDP ports answered with "port unreachable". */
   readonly refuse: readonly PortRange[]
   /** Ports sent to a proxy, TCP. */
-  readonly handOver?: readonly ({ readonly ports: readonly PortRange[] } & ProxyTarget)[]
+  readonly handOver?: readonly RelayHandOver[]
   readonly capture: { readonly folder: string; readonly payload: boolean; readonly maxBytesPerFlow: number | null; readonly maxBytes: number | null; readonly ring?: boolean | undefined; readonly segmentBytes?: number | undefined }
   readonly attribute: boolean
   readonly maxFlows: number
   readonly version: string
+}
+
+/** A proxy in TPROXY mode is named once a family: by the address and port the rules look for, and the mark of connections to it. */
+export type RelayHandOver = { readonly ports: readonly PortRange[] } & (Exclude<ProxyTarget, { kind: 'tproxy' }> | { readonly kind: 'tproxy'; readonly address: string; readonly port: number; readonly mark: number })
+
+export function relayHandOver({ ports, to }: HandOver, marks: InterceptionPlan['marks']): RelayHandOver[] {
+  if (to.kind !== 'tproxy') return [{ ports, ...to }]
+  return Object.values(relayAddress).map((address) => ({ ports, ...to, address, mark: legMark(marks) }))
 }
 
 const lineLimit = 64 << 10

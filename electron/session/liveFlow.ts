@@ -73,6 +73,7 @@ export class LiveFlow implements ExchangeSink {
 
   setHanded({ via }: FactOf<'handed'>): void {
     const { kind } = via
+    if (kind === 'tproxy' && 'port' in via) this.via = formatTarget({ kind, port: via.port })
     if (kind === 'socks5' || kind === 'proxy-v2') this.via = escapeText(formatTarget('path' in via ? { kind: 'proxy-v2', path: via.path } : { kind, address: via.address, port: via.port }), infoLimit)
   }
 

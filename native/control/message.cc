@@ -105,7 +105,7 @@ bool parseEndpoint(const std::string& address, std::uint16_t port, Endpoint& int
 
 bool parseHandOver(const Json& json, std::vector<HandOverWish>& into) {
   const Json::Array* wishes = json.array();
-  if (wishes == nullptr || wishes->size() > 64) return false;
+  if (wishes == nullptr || wishes->size() > 128) return false;
   for (const Json& each : *wishes) {
     Reader reader(each);
     HandOverWish wish;
@@ -113,8 +113,9 @@ bool parseHandOver(const Json& json, std::vector<HandOverWish>& into) {
     if (!parseRanges(reader.member("ports"), ports)) return false;
     for (const PortRange& range : ports) wish.ports.push_back({range.from, range.to});
     const std::string kind = reader.text("kind", 16);
-    if (kind != "proxy-v2" && kind != "socks5") return false;
-    wish.kind = kind == "socks5" ? HandOverWish::Kind::kSocks5 : HandOverWish::Kind::kProxyV2;
+    if (kind != "proxy-v2" && kind != "socks5" && kind != "tproxy") return false;
+    wish.kind = kind == "socks5" ? HandOverWish::Kind::kSocks5 : kind == "tproxy" ? HandOverWish::Kind::kTproxy : HandOverWish::Kind::kProxyV2;
+    if (kind == "tproxy") wish.mark = static_cast<std::uint32_t>(reader.integer("mark", 1, std::numeric_limits<std::uint32_t>::max()));
     if (each.member("path") != nullptr) {
       wish.path = reader.text("path", 107);
       if (kind != "proxy-v2" || wish.path.empty() || wish.path.front() != '/') return false;

@@ -50,7 +50,7 @@ struct StartMessage {
   std::string version;                // printable ASCII, 1..64
   bool udp = false;                   // the rest may be absent
   UdpIdle udpIdle;                    // 1..86,400 each
-  std::vector<HandOverWish> handOver; // ports sent to a proxy; at most 64
+  std::vector<HandOverWish> handOver; // ports sent to a proxy; at most 128
   std::vector<PortRange> refuse;      // of UDP, answered as closed; at most 1,024
 };
 struct UdpChoicesMessage { UdpIdle idle; std::vector<PortRange> refuse; };  // from now on

@@ -68,7 +68,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   // A flow of UDP that is silent makes room.
   const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows || udp_.shedOldest();
   if (held) return adopt(flow, *held, room);
-  HandOver* via = shared_.handOverOf(server.port());
+  HandOver* via = shared_.handOverOf(server);
   // What the proxy's own machine sends through us comes from the proxy, for all we can know.
   if (via != nullptr && !flow.local && via->wish().path.empty() && via->wish().proxy.address() == client.address()) via = nullptr;
   const std::uint8_t depth = depthBehind(client, server);

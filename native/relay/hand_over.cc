@@ -44,7 +44,8 @@ std::size_t putProxyV2(std::byte* out, const Endpoint& client, const Endpoint& s
 }
 
 std::string describe(const HandOverWish& wish) {
-  const char* const kind = wish.kind == HandOverWish::Kind::kSocks5 ? "socks5" : "proxy-v2";
+  static constexpr const char* kKinds[] = {"proxy-v2", "socks5", "tproxy"};
+  const char* const kind = kKinds[static_cast<std::size_t>(wish.kind)];
   std::string json = std::string("{\"kind\":\"") + kind + "\",";
   if (!wish.path.empty()) return json + "\"path\":" + quoteJson(wish.path) + "}";
   return json + "\"address\":" + quoteJson(wish.proxy.address()) + ",\"port\":" + std::to_string(wish.proxy.port()) + "}";
@@ -54,7 +55,9 @@ std::string describe(const HandOverWish& wish) {
 
 HandOver::HandOver(HandOverWish wish) : wish_(std::move(wish)), name_(describe(wish_)) {}
 
-bool HandOver::takes(std::uint16_t port) const {
+bool HandOver::takes(const Endpoint& server) const {
+  const std::uint16_t port = server.port();
+  if (transparent() && server.family() != wish_.proxy.family()) return false;
   return std::any_of(wish_.ports.begin(), wish_.ports.end(), [&](const auto& range) { return range.from <= port && port <= range.to; });
 }
 
@@ -91,6 +94,7 @@ Greeting::Greeting(HandOverWish::Kind kind, const Endpoint& client, const Endpoi
     toSend_ = putProxyV2(out_.data(), client, server);
     return;
   }
+  if (kind == HandOverWish::Kind::kTproxy) return;  // nothing is said: that it is connected is all
   const std::byte offer[3] = {std::byte{5}, std::byte{1}, std::byte{0}};  // one method: no authentication
   std::memcpy(out_.data(), offer, sizeof offer);
   toSend_ = sizeof offer;

@@ -1,5 +1,7 @@
 // "Send these ports to" a proxy that is there already: how it is reached and told where the client wanted to go.
 //
+// Or, where the proxy takes connections as they are (TPROXY): one to the original destination, which the rules lead to it by its mark.
+//
 // PROXY protocol v2: haproxy.org, doc/proxy-protocol.txt, 2.2. SOCKS5: RFC 1928, without authentication, CONNECT to an address.
 #pragma once
 
@@ -17,11 +19,12 @@
 namespace sluice {
 
 struct HandOverWish {
-  enum class Kind : std::uint8_t { kProxyV2, kSocks5 };
+  enum class Kind : std::uint8_t { kProxyV2, kSocks5, kTproxy };
   struct Range { std::uint16_t from = 0, to = 0; };
   std::vector<Range> ports;      // of original destinations, TCP
   Kind kind = Kind::kProxyV2;
   Endpoint proxy;                // unless there is a path
+  std::uint32_t mark = 0;        // of connections to one in TPROXY mode
   std::string path;              // of a unix socket, for PROXY v2; absolute, at most 107 bytes
 };
 
@@ -33,11 +36,13 @@ class HandOver {
   explicit HandOver(HandOverWish wish);
 
   [[nodiscard]] const HandOverWish& wish() const { return wish_; }
-  [[nodiscard]] bool takes(std::uint16_t port) const;
+  // One in TPROXY mode takes flows of its own family alone.
+  [[nodiscard]] bool takes(const Endpoint& server) const;
+  [[nodiscard]] bool transparent() const { return wish_.kind == HandOverWish::Kind::kTproxy; }
   // The proxy as a JSON object, for the record. Lives as long as this does.
   [[nodiscard]] const std::string& name() const { return name_; }
 
-  // Begins a connection to it, marked so that no rule takes it.
+  // Begins a connection to it, marked so that no rule takes it. Not to one in TPROXY mode.
   [[nodiscard]] Upstream connect(std::uint32_t mark) const;
 
   // Who listens there, as far as known: written by the one thread that hears the witness, read by all.

@@ -4,12 +4,22 @@
 // server, recorded like any other; so a person need not exempt a user or an address. Not by user: many a proxy runs as the person.
 #include <sys/socket.h>
 
+#include "net/socket.h"
 #include "relay/worker.h"
+#include "witness/socket_diag.h"
 
 namespace sluice {
 namespace {
 
 constexpr std::int64_t kProxyPatience = 15'000'000'000;  // ns for the connection to the proxy and its answers
+
+// As far as the kernel tells: where it does not even know of our own listener, it tells nothing.
+bool nobodyListens(const Endpoint& proxy, std::uint16_t ownPort) {
+  thread_local SocketDiag diag;
+  Endpoint own = proxy;
+  own.setPort(ownPort);
+  return !diag.listens(proxy) && diag.listens(own);
+}
 
 }  // namespace
 
@@ -42,11 +52,14 @@ void Worker::handTo(Flow& flow, HandOver& via) {
   flow.greeting = std::make_unique<Greeting>(via.wish().kind, flow.record.client, flow.record.server);
   greetings_.emplace(flow.record.id, &flow);
   greetBy_.emplace_back(now_ + kProxyPatience, flow.record.id);
-  const Upstream upstream = via.connect(shared_.options.uplinkMark);
+  // Where nobody listens iptables' rules drop, and the client would wait for nothing.
+  if (via.transparent() && nobodyListens(via.wish().proxy, shared_.options.port)) return close(flow, CloseReason::kFailed, ClosedBy::kGate);
+  const Endpoint& server = flow.record.server;
+  const Upstream upstream = via.transparent() ? openUpstream({flow.record.client, server, flow.local, own_.contains(server), true, via.wish().mark}) : via.connect(shared_.options.uplinkMark);
   flow.side[kServer].fd = upstream.fd;
   flow.upstreamEnd = upstream.local;
   if (upstream.fd >= 0 && via.wish().path.empty()) {
-    flow.upstream = UpstreamSet::key(upstream.local, via.wish().proxy);
+    flow.upstream = UpstreamSet::key(upstream.local, via.transparent() ? server : via.wish().proxy);
     shared_.upstreams.insert(flow.upstream, 1);
     flow.inUpstreams = true;
   }
@@ -55,6 +68,8 @@ void Worker::handTo(Flow& flow, HandOver& via) {
 
 void Worker::greet(Flow& flow) {
   Link& link = flow.side[kServer];
+  // One in TPROXY mode says nothing: whether it took the connection is all there is to know.
+  if (flow.via->transparent() && link.failed && takeError(link.fd) != 0) return close(flow, CloseReason::kFailed, ClosedBy::kGate);
   // A proxy that answers and ends at once has still answered.
   if (link.failed && !link.readable && !link.writable) return close(flow, CloseReason::kFailed, ClosedBy::kGate);
   switch (flow.greeting->step(link.fd)) {

@@ -51,8 +51,8 @@ struct RelayShared {
   std::atomic<bool> changed{false};        // a counter did, since the control loop last looked
   Descriptor wake{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};  // of the control loop
 
-  // The proxy that port is sent to, or null.
-  [[nodiscard]] HandOver* handOverOf(std::uint16_t to) const {
+  // The proxy that flows to that server are sent to, or null.
+  [[nodiscard]] HandOver* handOverOf(const Endpoint& to) const {
     for (const auto& each : handOvers) {
       if (each->takes(to)) return each.get();
     }

@@ -60,14 +60,14 @@ void parsing() {
   is(R"({"type":"udp","udpIdle":{"dns":0}})", kMalformed);
   is(R"({"type":"udp","refuse":[{"from":2,"to":1}]})", kMalformed);
   const std::string withProxies = start.substr(0, start.size() - 1) +
-      R"(,"handOver":[{"ports":[{"from":80,"to":81}],"kind":"socks5","address":"::1","port":1080},{"ports":[{"from":443,"to":443}],"kind":"proxy-v2","path":"/run/x"}]})";
+      R"(,"handOver":[{"ports":[{"from":80,"to":81}],"kind":"socks5","address":"::1","port":1080},{"ports":[{"from":443,"to":443}],"kind":"proxy-v2","path":"/run/x"},{"ports":[{"from":8080,"to":8080}],"kind":"tproxy","address":"127.0.0.1","port":3129,"mark":2449473536}]})";
   const ControlMessage proxiesMessage = parseControlLine(withProxies);
   CHECK_EQ(proxiesMessage.index(), kStart);
   const auto& proxies = std::get<StartMessage>(proxiesMessage).handOver;
   CHECK(proxies.size() == 2 && proxies[0].kind == HandOverWish::Kind::kSocks5 && proxies[0].proxy.address() == "::1" && proxies[0].proxy.port() == 1080);
   CHECK(proxies[0].ports[0].to == 81 && proxies[1].kind == HandOverWish::Kind::kProxyV2 && proxies[1].path == "/run/x");
   for (const auto& [good, bad] : std::map<std::string, std::string>{
-           {"\"::1\"", "\"localhost\""}, {"\"socks5\"", "\"tproxy\""}, {"1080", "0"}, {"/run/x", "run/x"}, {"/run/x", "/" + std::string(107, 'x')}, {"\"proxy-v2\"", "\"socks5\""}}) {
+           {"\"::1\"", "\"localhost\""}, {"\"socks5\"", "\"tproxy\""}, {"2449473536", "0"}, {"\"127.0.0.1\",\"port\":3129", "\"127.0.0.1\",\"port\":0"}, {"1080", "0"}, {"/run/x", "run/x"}, {"/run/x", "/" + std::string(107, 'x')}, {"\"proxy-v2\"", "\"socks5\""}}) {
     std::string line = withProxies;
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);

@@ -1,7 +1,6 @@
 #include "witness/witness.h"
 
 #include <fcntl.h>
-#include <linux/netlink.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -10,10 +9,10 @@
 #include <cerrno>
 #include <csignal>
 
-#include "witness/diag.h"
 #include "witness/messages.h"
 #include "witness/processes.h"
 #include "witness/seal.h"
+#include "witness/socket_diag.h"
 
 namespace sluice {
 
@@ -21,42 +20,6 @@ namespace {
 
 // The relay holds the server's first bytes for at most 50 ms; a search that takes longer answers for nobody.
 constexpr auto kPatience = std::chrono::milliseconds(40);
-
-class SocketDiag {
- public:
-  std::optional<SocketFacts> ask(const Endpoint& client, const Endpoint& server, bool udp) {
-    if (socket_ < 0 && !open()) return std::nullopt;
-    const std::string request = encodeDiagRequest(client, server, ++sequence_, udp);
-    if (send(socket_, request.data(), request.size(), 0) != static_cast<ssize_t>(request.size())) return reopen();
-    alignas(nlmsghdr) std::byte reply[4096];
-    for (int tries = 0; tries < 4; ++tries) {  // an old reply may still lie there
-      const ssize_t length = recv(socket_, reply, sizeof reply, 0);
-      if (length < 0 && errno == EINTR) continue;
-      if (length < static_cast<ssize_t>(sizeof(nlmsghdr))) return reopen();
-      if (reinterpret_cast<const nlmsghdr*>(reply)->nlmsg_seq != sequence_) continue;
-      return decodeDiagReply({reply, static_cast<std::size_t>(length)}, client, server, sequence_, udp);
-    }
-    return reopen();
-  }
-
- private:
-  bool open() {
-    socket_ = ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-    if (socket_ < 0) return false;
-    // The kernel answers inside send(); a time-out here is only against a surprise. Not SO_RCVTIMEO, which the filter of the
-    // witness forbids: the reply is simply there.
-    fcntl(socket_, F_SETFL, O_NONBLOCK);
-    return true;
-  }
-  std::optional<SocketFacts> reopen() {
-    ::close(socket_);
-    socket_ = -1;
-    return std::nullopt;
-  }
-
-  int socket_ = -1;
-  std::uint32_t sequence_ = 0;
-};
 
 bool isEnd(int error) { return error != EAGAIN && error != EWOULDBLOCK && error != EINTR; }
 

@@ -14,7 +14,7 @@ export const forDemo = ['curl', 'git', 'nginx-light', 'redis-server', 'redis-too
 /** What the tests need besides all that. */
 export const forTesting = [
   'xvfb', 'xauth', 'dbus', 'dbus-x11', 'libglib2.0-bin', 'polkitd', 'pkexec', 'xfce4-panel', 'imagemagick', 'x11-utils', 'xdotool', 'socat', 'netcat-openbsd', 'clang-14', 'libclang-rt-14-dev', 'llvm-14',
-  'conntrack', 'groff-base', 'haproxy', 'iputils-ping', 'microsocks',
+  'conntrack', 'groff-base', 'haproxy', 'iputils-ping', 'microsocks', 'squid',
   'iperf3', 'openssh-client', 'openssh-server', 'postgresql-15',
 ]
 /** Peers of the benchmark. */

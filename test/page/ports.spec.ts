@@ -190,8 +190,12 @@ test('ports are sent to a proxy by address or by the path of its socket', async 
   await expect(page.locator('#send-says')).toHaveText('A SOCKS server is reached by address and port')
   await page.getByRole('textbox', { name: 'Proxy, 1' }).fill('127.0.0.1:1080')
   await expect(preview).toContainText('the SOCKS server at 127.0.0.1:1080')
+  await page.getByRole('combobox', { name: 'Spoken to by, 1' }).selectOption('tproxy')
+  await expect(page.locator('#send-says')).toContainText('told by its port alone')
+  await page.getByRole('textbox', { name: 'Proxy, 1' }).fill('3129')
+  await expect(preview).toContainText('the proxy in TPROXY mode at port 3129 of this computer')
   await window.button('Take this away, 1').click()
-  await expect(preview).not.toContainText('SOCKS')
+  await expect(preview).not.toContainText('TPROXY mode')
   await page.getByText('Send ports to a proxy').click()
 })
 

@@ -47,7 +47,7 @@ export interface GateState {
 /** A proxy some ports go to, as typed: `kind` and `to` as `--send` takes them. */
 export interface SendChoice {
   readonly ports: string
-  readonly kind: 'proxy2' | 'socks5'
+  readonly kind: 'proxy2' | 'socks5' | 'tproxy'
   readonly to: string
 }
 /** What a person chooses, as text, before it becomes a plan (core/plan/gateChoice.ts); kept in settings. Lists are separated by commas or white space. */

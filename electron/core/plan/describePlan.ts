@@ -37,6 +37,7 @@ export function namedPorts(transport: 'TCP' | 'UDP', ranges: readonly PortRange[
 }
 
 function describeTarget(to: ProxyTarget): string {
+  if (to.kind === 'tproxy') return `the proxy in TPROXY mode at port ${to.port} of this computer`
   const kind = to.kind === 'socks5' ? 'the SOCKS server' : 'the proxy (told by PROXY protocol)'
   if ('path' in to) return `${kind} at ${to.path}`
   return `${kind} at ${to.address.includes(':') ? `[${to.address}]` : to.address}:${to.port}`

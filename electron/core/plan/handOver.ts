@@ -8,10 +8,14 @@ import { parsePorts } from './parsePorts.ts'
 import { portRange } from './portRange.ts'
 import type { PortRange } from './portRange.ts'
 
-/** A proxy a person already runs. `proxy-v2`: HAProxy's PROXY protocol, version 2. `socks5`: RFC 1928 without authentication. */
+/**
+ * A proxy a person already runs. `proxy-v2`: HAProxy's PROXY protocol, version 2. `socks5`: RFC 1928 without authentication. `tproxy`: one of this machine that takes
+ * connections as they are, client's address and server's own (Squid's `http_port … tproxy`, HAProxy's `bind … transparent`), listening on loopback or every address.
+ */
 export type ProxyTarget =
   | { readonly kind: 'proxy-v2' | 'socks5'; readonly address: string; readonly port: number }
   | { readonly kind: 'proxy-v2'; readonly path: string }
+  | { readonly kind: 'tproxy'; readonly port: number }
 
 /** TCP flows to these ports go to a proxy instead of to their server. */
 export interface HandOver {
@@ -29,6 +33,7 @@ export const handOverShape = v.strictObject({
   to: v.union([
     v.strictObject({ kind: v.picklist(['proxy-v2', 'socks5']), address: v.pipe(v.string(), v.maxLength(64)), port }),
     v.strictObject({ kind: v.literal('proxy-v2'), path: v.pipe(v.string(), v.maxLength(longestPath)) }),
+    v.strictObject({ kind: v.literal('tproxy'), port }),
   ]),
 })
 
@@ -52,6 +57,7 @@ function canonicalPorts(ranges: readonly PortRange[]): PortRange[] {
 }
 
 function parseTarget(to: ProxyTarget): ProxyTarget {
+  if (to.kind === 'tproxy') return { kind: to.kind, port: to.port }
   if ('path' in to) {
     if (!to.path.startsWith('/') || /[\0-\x1f\x7f]/.test(to.path)) throw new Failure('bad-plan', `A proxy's socket needs an absolute path, not ${JSON.stringify(to.path)}`)
     if (byteLength(to.path) > longestPath) throw new Failure('bad-plan', `The path of a socket is at most ${longestPath} bytes long`)
@@ -69,6 +75,10 @@ function addressOf(text: string): string {
   }
 }
 
+function isPort(number: number): boolean {
+  return number >= 1 && number <= 65_535
+}
+
 /** In UTF-8; a lone surrogate becomes a replacement of three bytes. */
 function byteLength(text: string): number {
   let length = 0
@@ -80,22 +90,26 @@ function byteLength(text: string): number {
 }
 
 /**
- * `80,8080=proxy2:127.0.0.1:8888`, `1080-1090=socks5:[::1]:1080`, `443=proxy2:/run/x.sock`.
+ * `80,8080=proxy2:127.0.0.1:8888`, `1080-1090=socks5:[::1]:1080`, `443=proxy2:/run/x.sock`, `80=tproxy:3129`.
  * @throws Failure `bad-plan` or `bad-ports`, one line that says what is wrong.
  */
 export function parseHandOver(text: string): HandOver {
   const shown = JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
   const [, ports, kind, where = ''] = /^([^=]*)=([a-z0-9-]+):(.*)$/.exec(text) ?? []
   if (ports === undefined) throw new Failure('bad-plan', `${shown} sends nothing anywhere: write for example 80,8080=proxy2:127.0.0.1:8888`)
-  if (kind !== 'proxy2' && kind !== 'socks5') throw new Failure('bad-plan', `${shown}: a proxy is spoken to by proxy2 or socks5`)
+  if (kind !== 'proxy2' && kind !== 'socks5' && kind !== 'tproxy') throw new Failure('bad-plan', `${shown}: a proxy is spoken to by proxy2 or socks5, or takes connections as they are by tproxy`)
   const ranges = parsePorts(ports)
+  if (kind === 'tproxy') {
+    if (!/^[0-9]{1,5}$/.test(where) || !isPort(Number(where))) throw new Failure('bad-plan', `${shown}: a proxy in TPROXY mode is of this machine and told by its port alone, for example 3129`)
+    return { ports: ranges, to: { kind, port: Number(where) } }
+  }
   if (where.startsWith('/')) {
     if (kind === 'socks5') throw new Failure('bad-plan', `${shown}: a SOCKS server is reached by address and port`)
     return { ports: ranges, to: parseTarget({ kind: 'proxy-v2', path: where }) }
   }
   const [, six, four, number] = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(where) ?? []
   const address = six ?? four
-  if (address === undefined || Number(number) < 1 || Number(number) > 65_535) throw new Failure('bad-plan', `${shown}: write the proxy as 127.0.0.1:8888, [::1]:8888 or the path of its socket`)
+  if (address === undefined || !isPort(Number(number))) throw new Failure('bad-plan', `${shown}: write the proxy as 127.0.0.1:8888, [::1]:8888 or the path of its socket`)
   return { ports: ranges, to: parseTarget({ kind: kind === 'proxy2' ? 'proxy-v2' : 'socks5', address, port: Number(number) }) }
 }
 
@@ -104,6 +118,7 @@ export function formatHandOver({ ports, to }: HandOver): string {
   return `${formatPorts(ports)}=${formatTarget(to)}`
 }
 export function formatTarget(to: ProxyTarget): string {
+  if (to.kind === 'tproxy') return `tproxy:${to.port}`
   const kind = to.kind === 'socks5' ? 'socks5' : 'proxy2'
   if ('path' in to) return `${kind}:${to.path}`
   return `${kind}:${to.address.includes(':') ? `[${to.address}]` : to.address}:${to.port}`

@@ -5,7 +5,7 @@ import { parseHandOvers } from './handOver.ts'
 import { mergePorts } from './mergePorts.ts'
 import { mergeCidrs, parseCidr } from './parseCidr.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
-import { planShape, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+import { planShape, relayPortTries, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
 
 /**
  * Anything as a plan that is whole, meaningful and canonical: equal wishes have equal JSON, and parsing a plan again changes nothing. The helper runs this
@@ -21,6 +21,10 @@ export function parsePlan(input: unknown): InterceptionPlan {
   const plan = shaped.output
   const handOver = parseHandOvers(plan.handOver)
   if (plan.tcp.length + plan.udp.length + plan.refuse.length + handOver.length === 0) throw new Failure('nothing-to-intercept', 'No port is chosen, so there is nothing to intercept')
+  for (const { to } of handOver) {
+    // The relay would be its own proxy.
+    if (to.kind === 'tproxy' && to.port >= plan.relayPort && to.port <= plan.relayPort + 2 * relayPortTries + 2) throw new Failure('bad-plan', `Port ${to.port} is the relay’s own and cannot be a proxy’s`)
+  }
   if (plan.keepPort && !plan.hold) throw new Failure('bad-plan', 'A device’s own port can be kept only where connections wait for their server')
   return {
     version: 1,

@@ -72,6 +72,8 @@ export interface InterceptionPlan {
 export const defaultMarks = { forwarded: 0x0200_0000, local: 0x1000_0000, uplink: 0x8000_0000 } as const
 export const defaultTable = 7701
 export const defaultRelayPort = 50080
+/** Ports the relay tries after the first one, each for two listeners at most. */
+export const relayPortTries = 20
 /** A resolver answers within seconds or not at all; QUIC's own idle time-out is 30 s with most browsers, and NATs keep UDP for a minute at least. */
 export const defaultUdpIdle: UdpIdle = { dns: 10, quic: 60, other: 60 }
 /** Signature of our ip rules and routes (`protocol 77`). */

@@ -6,6 +6,7 @@ import { redirectReason } from './chooseBackend.ts'
 import { always, chosenOpenings, narrowForwarded, narrowLocal, skips } from './choosing.ts'
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
+import { handChain, hasLegs, legMark, legsIn, legsOut, spokenForOthers } from './proxyLegs.ts'
 import { holdGroup, neverTaken, rulePreference } from './names.ts'
 import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
@@ -17,6 +18,7 @@ import { transports, type Carried, type Chain, type ChainName, type Family, type
 export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before?: Carried): RuleSet {
   checkNames(wish, facts)
   const redirects = redirectReason(wish, facts) !== undefined
+  if (redirects && hasLegs(wish, { local: false, transports: [] })) throw new Failure('no-tproxy', 'This kernel can only redirect, and a proxy in TPROXY mode cannot be reached then: send to it by PROXY protocol or SOCKS5')
   const plan = redirects ? tcpAlone(wish) : wish
   const { marks } = plan
   const carried = carriedBy(plan, before)
@@ -62,9 +64,11 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
   const holds = holdScopes(plan, facts)
   // What is relayed stays in its zone, whatever is taken now.
   const keeps = plan.keepPort && (holds.includes('forwarded') || (changed && facts.lenientLo === true))
-  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks) : []), ...prerouting(plan, carried, holds)]
+  const legs = hasLegs(plan, carried)
+  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks, legs ? legMark(plan.marks) : undefined) : []), ...prerouting(plan, carried, holds)]
   if (plan.scope.includes('local')) chains.push(...output(plan, carried))
   else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
+  else if (legs) chains.push({ name: 'out', hook: 'output', steps: legsOut(plan) })
   return chains
 }
 
@@ -78,8 +82,9 @@ function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo }: Machi
 }
 
 /** What may be at the relay once these rules have stood. */
-export function carriedBy({ scope, tcp, udp }: InterceptionPlan, before?: Carried): Carried {
+export function carriedBy({ scope, tcp, udp, handOver }: InterceptionPlan, before?: Carried): Carried {
   return {
+    ...(hasLegs({ handOver }, before ?? { local: false, transports: [] }) ? { legs: true } : {}),
     local: scope.includes('local') || before?.local === true,
     transports: transports.filter((transport) => ({ tcp, udp })[transport].length > 0 || before?.transports.includes(transport) === true),
   }
@@ -102,6 +107,8 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
     // Path-MTU discovery and unreachables of flows that carry a client's address.
     { when: [{ is: 'icmp' }, { is: 'of-transparent-socket' }], then: divert },
   ]
+  const legs = hasLegs(plan, carried)
+  if (legs) pre.push(...legsIn(plan))
   if (holds.length > 0) {
     // What the relay held and sends again.
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
@@ -158,6 +165,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
       ],
     })
   }
+  if (legs) chains.push(handChain(plan))
   return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
 }
 
@@ -172,6 +180,7 @@ function output(plan: InterceptionPlan, carried: Carried): Chain[] {
     {
       name: 'out_sel',
       steps: [
+        ...(hasLegs(plan, carried) ? [spokenForOthers] : []),
         ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }], then: { does: 'return' } } satisfies Step]),
         ...skips(plan),
         ...(udp.length === 0 ? [] : [{ when: [{ is: 'to-broadcast' }], then: { does: 'return' } } satisfies Step, { when: [{ is: 'of-old-udp-socket' }], then: { does: 'return' } } satisfies Step]),
@@ -195,8 +204,11 @@ function openings({ tcp, udp }: InterceptionPlan, also: readonly Match[], to: Ch
 }
 
 /** Output of the relay itself, and of local flows it carries. */
-function relayedAlready({ marks, hold }: InterceptionPlan, { transports: carries }: Carried): Step[] {
+function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
+  const { marks, hold } = plan
+  const { transports: carries } = carried
   return [
+    ...(hasLegs(plan, carried) ? legsOut(plan) : []),
     // A SYN that waited: from here on its flow is known by conntrack.
     ...(hold && carries.includes('tcp') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step] : []),
     // The relay's own connections to servers.

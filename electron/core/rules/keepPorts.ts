@@ -6,9 +6,10 @@ import type { Chain, RuleSet, Step } from './ruleSet.ts'
  * the device's side goes into a zone of its own. That must be decided before conntrack sees a packet, hence before it is known whether it will be taken; so only of a
  * SYN that was held and is sent again: it bears both marks, and all that follows belongs to a transparent socket which is not the relay's towards a server.
  *
+ * `leg`: the mark of connections to a proxy, which bear `forwarded` among others and stay out.
  * The listener these go to bears the mark `forwarded`, and so do its answers, the first one included.
  */
-export function zoneChains({ forwarded, local, uplink }: RuleSet['marks']): Chain[] {
+export function zoneChains({ forwarded, local, uplink }: RuleSet['marks'], leg?: number): Chain[] {
   const zone: Step['then'] = { does: 'zone', zone: keptZone }
   return [
     // One that iptables gave the mark of its socket.
@@ -25,6 +26,6 @@ export function zoneChains({ forwarded, local, uplink }: RuleSet['marks']): Chai
         { when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: zone },
       ],
     },
-    { name: 'zone_out', hook: 'output', early: true, steps: [{ when: [{ is: 'tcp' }, { is: 'marked', mark: forwarded }], then: zone }] },
+    { name: 'zone_out', hook: 'output', early: true, steps: [...(leg === undefined ? [] : [{ when: [{ is: 'marked', mark: leg }], then: { does: 'return' } } satisfies Step]), { when: [{ is: 'tcp' }, { is: 'marked', mark: forwarded }], then: zone }] },
   ]
 }

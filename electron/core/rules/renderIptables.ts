@@ -200,6 +200,8 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }:
     case 'to-chosen-network': return sets.servers[family].map((network) => `-d ${network}`)
     case 'to-broadcast': return family === 'ipv4' ? ['-m addrtype --dst-type BROADCAST'] : []
     case 'to-chosen-port': return portLists(sets[match.transport]).map(({ text }) => askPorts(match.transport, text))
+    case 'to-port': return portLists(match.ports).map(({ text }) => `-p tcp -m multiport --dports ${text}`)
+    case 'from-elsewhere': return ['-m addrtype ! --src-type LOCAL']
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'by-chosen-group': return sets.groups.map(({ from, to }) => `-m owner --gid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
@@ -211,13 +213,14 @@ function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[
   if (act.does === 'hold') return [`-j NFLOG --nflog-group ${act.group} --nflog-size ${heldBytes}`, '-j DROP']
   const { family, relayPort, keptPort } = options
   if (act.does === 'hand-to-kept') return keptPort === undefined ? [] : [`-p tcp -j TPROXY --on-ip ${relayAddress[family]} --on-port ${keptPort}`]
+  if (act.does === 'hand-to-proxy') return [`-j TPROXY --on-ip ${relayAddress[family]} --on-port ${act.port}`]
   if (act.does !== 'hand-to-relay') return [verdict(act)]
   if (ruleSet.way === 'redirect') return [...(act.mark === undefined ? [] : [`-p tcp -j MARK --set-xmark ${masked(act.mark)}`]), `-p tcp -j REDIRECT --to-ports ${relayPort}`]
   // TPROXY wants one transport a rule.
   return carriedOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
 }
 
-function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hand-to-kept' | 'hold' }>): string {
+function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hand-to-kept' | 'hand-to-proxy' | 'hold' }>): string {
   switch (act.does) {
     case 'jump': return `-j ${nameOf(act.to)}`
     case 'return': return '-j RETURN'

@@ -167,6 +167,8 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'to-chosen-network': return inNetworks(ruleSet, 'servers', 'daddr')
     case 'to-broadcast': return ['fib daddr type broadcast']
     case 'to-chosen-port': return [`${match.transport} dport @${portSet(match.transport)}`]
+    case 'to-port': return [`tcp dport { ${match.ports.map(span).join(', ')} }`]
+    case 'from-elsewhere': return ['fib saddr type != local']
     case 'by-chosen-user': return ['meta skuid @users']
     case 'by-chosen-group': return ['meta skgid @groups']
     case 'in-chosen-cgroup': return ruleSet.sets.cgroups.map(({ path, level }) => `socket cgroupv2 level ${level} "${ruleSet.cgroupPrefix === '' ? '' : `${ruleSet.cgroupPrefix}/`}${path}"`)
@@ -189,6 +191,7 @@ function verdicts(ruleSet: RuleSet, act: Act, { relayPort, keptPort }: NftConten
       return families(ruleSet).map((family) => handTo(family, protocol, relayPort, mark))
     }
     case 'hand-to-kept': return keptPort === undefined ? [] : families(ruleSet).map((family) => handTo(family, 'tcp', keptPort, ''))
+    case 'hand-to-proxy': return families(ruleSet).map((family) => handTo(family, 'tcp', act.port, ''))
     case 'hold': return [`log group ${act.group} snaplen ${heldBytes} drop`]
     case 'refuse': return ['reject with tcp reset']
     case 'return': case 'accept': case 'drop': return [act.does]

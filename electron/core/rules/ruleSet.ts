@@ -7,7 +7,7 @@ export type { Transport }
 export type Family = 'ipv4' | 'ipv6'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
-export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'take' | 'take_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
+export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'take' | 'take_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
 
 /** What a step asks of a packet; all of a step's matches must hold. */
 export type Match =
@@ -42,6 +42,9 @@ export type Match =
   /** To every machine of a network this one is in. */
   | { readonly is: 'to-broadcast' }
   | { readonly is: 'to-chosen-port'; readonly transport: Transport }
+  | { readonly is: 'to-port'; readonly ports: readonly PortRange[] }
+  /** Sent by somebody here in another machine's name: a transparent socket's. */
+  | { readonly is: 'from-elsewhere' }
   | { readonly is: 'by-chosen-user' }
   | { readonly is: 'by-chosen-group' }
   | { readonly is: 'in-chosen-cgroup' }
@@ -64,6 +67,8 @@ export type Act =
   | { readonly does: 'hand-to-relay'; readonly mark?: number }
   /** Likewise to the listener whose connections' clients are in a conntrack zone of their own. Left out where there is none. */
   | { readonly does: 'hand-to-kept' }
+  /** Likewise to a proxy's own listener for connections as they are. */
+  | { readonly does: 'hand-to-proxy'; readonly port: number }
   /** Conntrack sees it in that zone. Left out where no SYN is held. */
   | { readonly does: 'zone'; readonly zone: number }
   /** Dropped, and a copy given to the relay, which sends it again (both marks of `local` and `uplink` on it) when the server has answered. Left out where it cannot be done. */
@@ -100,6 +105,8 @@ export type Networks = Readonly<Record<Family, readonly string[]>>
 export interface Carried {
   readonly local: boolean
   readonly transports: readonly Transport[]
+  /** Some of it by way of a proxy in TPROXY mode. */
+  readonly legs?: true
 }
 
 /**

@@ -4,13 +4,13 @@ import { join } from 'node:path'
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
-import type { FlowDetails } from '#core/flow/flow.ts'
-import { Session } from '#session/session.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab, Place } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
 import { makeProgramFolder, openGate, startTestHelper } from '#test/net/helper/harness.ts'
 import type { TestHelper } from '#test/net/helper/harness.ts'
+
+import { ask, flowsOf, shape, sorted, untilListening } from './support.ts'
 
 // Real proxies on the router, as a person runs them: HAProxy (PROXY protocol v2 over TCP and a unix socket) and microsocks (SOCKS5). They reach the server themselves, through
 // the very gate that sends to them.
@@ -57,35 +57,14 @@ backend b
   server orig 0.0.0.0
 `)
   const haproxy = lab.spawn('router', ['haproxy', '-db', '-f', config])
-  await untilListening('127.0.0.1:8888')
+  await untilListening(lab, '127.0.0.1:8888')
   return haproxy
 }
 
 async function startSocks(address: string, shown: string): Promise<void> {
   lab.spawn('router', ['microsocks', '-i', address, '-p', '1080'])
-  await untilListening(`${shown}:1080`)
+  await untilListening(lab, `${shown}:1080`)
 }
-
-async function untilListening(where: string): Promise<void> {
-  for (;;) {
-    if ((await lab.exec('router', ['ss', '-Hltn'])).stdout.includes(` ${where} `)) return
-  }
-}
-
-async function ask(from: Place, address: string, port: number): Promise<Record<string, unknown>> {
-  const { stdout } = await lab.exec(from, [process.execPath, 'test/lab/peer.mjs', 'ask', address, String(port)])
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as Record<string, unknown>
-}
-
-async function flowsOf(session: string): Promise<FlowDetails[]> {
-  const opened = Session.open(session, false, { changed: () => undefined })
-  await opened.finish()
-  const details = [...opened.flows('')].map(({ id }) => opened.details(id))
-  await opened.close()
-  return details
-}
-const shape = ({ row, via }: FlowDetails): unknown => ({ scope: row.scope, state: row.state, ...(via === undefined ? {} : { via }), ...(row.process === undefined ? {} : { by: row.process.name }) })
-const sorted = (shapes: unknown[]): string[] => shapes.map((each) => JSON.stringify(each)).sort()
 
 describe('HAProxy by PROXY protocol v2', () => {
   test.each([['tcp', 'nft'], ['unix', 'nft'], ['tcp', 'iptables'], ['tcp', 'iptables-legacy']] as const)('over %s, by %s: forwarded and local, both families; it hears of the client, and its own connections go straight', async (over, backend) => {
@@ -95,7 +74,7 @@ describe('HAProxy by PROXY protocol v2', () => {
     for (const from of ['client', 'router'] as const) {
       for (const family of ['ipv4', 'ipv6'] as const) {
         const addresses = labAddresses[family]
-        const answer = await ask(from, addresses.server, 8080)
+        const answer = await ask(lab, from, addresses.server, 8080)
         // The server sees the proxy, as it would without a gate.
         expect(answer, `${from} ${family}`).toMatchObject({ ok: true, server: 'origin', seenAddress: addresses.routerToServer, echo: 'hello' })
         const heard = from === 'client' ? addresses.client : addresses.routerToServer
@@ -113,7 +92,7 @@ describe('HAProxy by PROXY protocol v2', () => {
 
   test('a proxy that is not there: the client is told by a reset, the record says which', async () => {
     const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: ['8080=proxy2:127.0.0.1:8888'] })
-    for (const from of ['client', 'router'] as const) expect(await ask(from, labAddresses.ipv4.server, 8080)).toMatchObject({ ok: false, error: 'ECONNRESET' })
+    for (const from of ['client', 'router'] as const) expect(await ask(lab, from, labAddresses.ipv4.server, 8080)).toMatchObject({ ok: false, error: 'ECONNRESET' })
     await helper.request('close', {})
     expect((await flowsOf(session)).map(({ row, via }) => [row.state, row.closedBy, via])).toEqual([1, 2].map(() => ['failed', 'gate', 'proxy2:127.0.0.1:8888']))
   })
@@ -146,7 +125,7 @@ describe('microsocks by SOCKS5', () => {
   test('a server that refuses is told as refused', async () => {
     await startSocks('127.0.0.1', '127.0.0.1')
     const { folder: session } = await openGate(helper, programs, 'nft', { tcp: '', send: ['8081=socks5:127.0.0.1:1080'], scope: ['forwarded'] })
-    expect(await ask('client', labAddresses.ipv4.server, 8081)).toMatchObject({ ok: false, error: 'ECONNRESET' })
+    expect(await ask(lab, 'client', labAddresses.ipv4.server, 8081)).toMatchObject({ ok: false, error: 'ECONNRESET' })
     await helper.request('close', {})
     expect((await flowsOf(session)).filter(({ via }) => via !== undefined).map(({ row }) => [row.state, row.closedBy])).toEqual([['refused', 'server']])
   })

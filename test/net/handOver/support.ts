@@ -1,0 +1,25 @@
+import type { FlowDetails } from '#core/flow/flow.ts'
+import { Session } from '#session/session.ts'
+import type { Lab, Place } from '#test/lab/makeLab.ts'
+
+/** Until somebody on the router listens there, as `ss` writes it. */
+export async function untilListening(lab: Lab, where: string): Promise<void> {
+  for (;;) {
+    if ((await lab.exec('router', ['ss', '-Hltn'])).stdout.includes(` ${where} `)) return
+  }
+}
+
+export async function ask(lab: Lab, from: Place, address: string, port: number): Promise<Record<string, unknown>> {
+  const { stdout } = await lab.exec(from, [process.execPath, 'test/lab/peer.mjs', 'ask', address, String(port)])
+  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '{}') as Record<string, unknown>
+}
+
+export async function flowsOf(session: string): Promise<FlowDetails[]> {
+  const opened = Session.open(session, false, { changed: () => undefined })
+  await opened.finish()
+  const details = [...opened.flows('')].map(({ id }) => opened.details(id))
+  await opened.close()
+  return details
+}
+export const shape = ({ row, via }: FlowDetails): unknown => ({ scope: row.scope, state: row.state, ...(via === undefined ? {} : { via }), ...(row.process === undefined ? {} : { by: row.process.name }) })
+export const sorted = (shapes: unknown[]): string[] => shapes.map((each) => JSON.stringify(each)).sort()
