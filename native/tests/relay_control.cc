@@ -64,8 +64,9 @@ void parsing() {
   const ControlMessage proxiesMessage = parseControlLine(withProxies);
   CHECK_EQ(proxiesMessage.index(), kStart);
   const auto& proxies = std::get<StartMessage>(proxiesMessage).handOver;
-  CHECK(proxies.size() == 2 && proxies[0].kind == HandOverWish::Kind::kSocks5 && proxies[0].proxy.address() == "::1" && proxies[0].proxy.port() == 1080);
+  CHECK(proxies.size() == 3 && proxies[0].kind == HandOverWish::Kind::kSocks5 && proxies[0].proxy.address() == "::1" && proxies[0].proxy.port() == 1080);
   CHECK(proxies[0].ports[0].to == 81 && proxies[1].kind == HandOverWish::Kind::kProxyV2 && proxies[1].path == "/run/x");
+  CHECK(proxies[2].kind == HandOverWish::Kind::kTproxy && proxies[2].mark == 0x92000000U && proxies[2].proxy.port() == 3129);
   for (const auto& [good, bad] : std::map<std::string, std::string>{
            {"\"::1\"", "\"localhost\""}, {"\"socks5\"", "\"tproxy\""}, {"2449473536", "0"}, {"\"127.0.0.1\",\"port\":3129", "\"127.0.0.1\",\"port\":0"}, {"1080", "0"}, {"/run/x", "run/x"}, {"/run/x", "/" + std::string(107, 'x')}, {"\"proxy-v2\"", "\"socks5\""}}) {
     std::string line = withProxies;
