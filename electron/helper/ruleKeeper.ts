@@ -98,9 +98,10 @@ function makeQueue(): <T>(work: () => Promise<T>) => Promise<T> {
 
 /** Without `flags owner` (kernel before 5.12) each change is a run of nft, and the guard takes the table back when the helper dies. */
 function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, owner, holds, settle, listOldUdp }: KeeperOptions, holder: NftHolder | undefined): RuleKeeper {
+  const rendering = { relayPort, keptPort, owner, holds, leaseSeconds }
   /** As when taking, also while drained. */
   let wanted = ruleSet
-  let texts = renderNft(ruleSet, { relayPort, keptPort, owner, holds, leaseSeconds })
+  let texts = renderNft(ruleSet, rendering)
   const queue = makeQueue()
   let state: 'none' | 'taking' | 'drained' = 'none'
   let { arm } = texts
@@ -139,7 +140,7 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
       queue(async () => {
         await run(texts.load, { signal })
         await settled(settle, signal)
-        arm = renderNft(ruleSet, { relayPort, keptPort, owner, holds, leaseSeconds, oldUdp: await listOldUdp() }).arm
+        arm = renderNft(ruleSet, { ...rendering, oldUdp: await listOldUdp() }).arm
         await run(arm, { signal })
         await remember('taking')
       }),
@@ -153,10 +154,10 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
     change: (next, before, signal) =>
       queue(async () => {
         const shift = async (to: RuleSet): Promise<void> => {
-          const text = renderNftChange(state === 'drained' ? drainRules(wanted) : wanted, to, { relayPort, keptPort, holds })
+          const text = renderNftChange(state === 'drained' ? drainRules(wanted) : wanted, to, rendering)
           if (text !== '') await run(text)
           wanted = to
-          texts = renderNft(to, { relayPort, keptPort, owner, holds, leaseSeconds })
+          texts = renderNft(to, rendering)
           arm = texts.arm
           state = 'taking'
         }
@@ -164,7 +165,7 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
         await settled(before.settle, signal)
         const oldUdp = await before.listOldUdp()
         await shift(next)
-        await run(renderNft(next, { relayPort, keptPort, owner, holds, leaseSeconds, oldUdp }).arm, { within: smallWithin })
+        await run(renderNft(next, { ...rendering, oldUdp }).arm, { within: smallWithin })
         await remember('taking')
       }),
     remove: () =>

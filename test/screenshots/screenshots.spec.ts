@@ -38,6 +38,10 @@ test('every view in both themes, with real traffic', async () => {
   await expect(page.getByRole('region', { name: 'Ports of this computer right now' }).getByText('redis-server').first()).toBeVisible()
   await shoot('preview')
   await talker.stop()
+  for (const words of ['More choices', 'What another tool would do otherwise']) await page.getByText(words).click()
+  await page.getByText('Keep what is said').scrollIntoViewIfNeeded()
+  await shoot('choices')
+  for (const words of ['More choices', 'What another tool would do otherwise']) await page.getByText(words).click()
 
   await window.go('Flows')
   await shoot('empty')
@@ -51,6 +55,9 @@ test('every view in both themes, with real traffic', async () => {
   await shoot('actions')
   await window.go('Flows')
   await shoot('waiting')
+  await page.getByRole('button', { name: /^Time limit/ }).click()
+  await shoot('time-limit')
+  await page.keyboard.press('Escape')
   const journeys: [string, 'local' | 'forwarded'][] = [
     ['curl, POST of JSON', 'local'], ['redis-cli', 'local'], ['curl, TLS 1.2', 'local'], ['git clone, IPv6', 'local'], ['curl, 404', 'local'],
     ['curl, redirect followed', 'forwarded'], ['a browser loads a page', 'local'], ['curl, TLS 1.3', 'forwarded'], ['redis-cli', 'forwarded'], ['git clone', 'forwarded'],

@@ -24,7 +24,7 @@ const backends: readonly Backend[] = ['nft', 'iptables', 'iptables-legacy']
 const table = backends.map((backend) => {
   const all = listFaults(backend).filter((fault) => nameFault(fault).includes(only))
   return [backend, whole || only !== '' ? all : sampleFaults(all, 8, seed)] as const
-})
+}).filter(([, faults]) => faults.length > 0)
 
 let programs: Awaited<ReturnType<typeof makeProgramFolder>>
 const idle: FaultLab[] = []
