@@ -16,6 +16,7 @@
 #include "control/controller.h"
 #include "control/message.h"
 #include "control/privileges.h"
+#include "net/descriptor_room.h"
 #include "net/socket.h"
 #include "net/udp_socket.h"
 #include "relay/shared.h"
@@ -86,6 +87,7 @@ int run() {
   Channel channel(kControl);
   const StartMessage start = awaitStart(channel, signals);
   raiseDescriptorLimit();
+  keepDescriptorsBack(start.threads);
   int witness = start.attribute ? startWitness() : -1;
   // Only who may change rules may bind to a log; reading it needs no right.
   std::unique_ptr<SynLog> synLog;

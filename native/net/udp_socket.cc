@@ -9,6 +9,7 @@
 
 #include <cerrno>
 
+#include "net/descriptor_room.h"
 #include "net/socket_options.h"
 
 namespace sluice {
@@ -38,6 +39,7 @@ bool prepare(int fd, int family) {
 }
 
 Descriptor datagramSocket(int family) { return Descriptor{::socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)}; }
+Descriptor flowSocket(int family) { return flowDescriptor(datagramSocket(family).release()); }
 
 }  // namespace
 
@@ -89,14 +91,14 @@ int bindUdpListeners(UdpListeners& listeners, std::uint16_t port, bool ipv6) {
 }
 
 Descriptor makeUdpFlowSocket(int family) {
-  Descriptor fd = datagramSocket(family);
+  Descriptor fd = flowSocket(family);
   if (fd && !prepare(fd.get(), family)) fd.reset();
   return fd;
 }
 
 Descriptor openUdpClientSide(const Endpoint& client, const Endpoint& server, std::uint32_t mark, int& error) {
   const int family = server.family();
-  Descriptor fd = datagramSocket(family);
+  Descriptor fd = flowSocket(family);
   // SO_REUSEADDR: flows of many clients are bound to one server's address.
   const bool good = fd && setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) && setTransparent(fd.get(), family) && prepare(fd.get(), family) &&
                     (mark == 0 || setOption(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(mark))) &&

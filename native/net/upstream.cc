@@ -9,7 +9,7 @@
 #include <cstring>
 #include <utility>
 
-#include "net/descriptor.h"
+#include "net/descriptor_room.h"
 #include "net/own_ports.h"
 #include "net/socket_options.h"
 #include "net/udp_socket.h"
@@ -82,7 +82,7 @@ Upstream reach(const UpstreamRequest& request, bool deal, Make make, Prepare pre
 }
 
 Descriptor makeStream(int family) {
-  Descriptor fd{::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  Descriptor fd = flowDescriptor(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (fd && !armAbrupt(fd.get())) fd.reset();
   return fd;
 }
@@ -104,7 +104,7 @@ Upstream openUdpUpstream(const UpstreamRequest& request) {
 
 Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {
   Upstream result;
-  Descriptor fd{::socket(proxy.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  Descriptor fd = flowDescriptor(::socket(proxy.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   socklen_t length = sizeof result.local.storage;
   if (!fd || !armAbrupt(fd.get()) || (mark != 0 && !setOption(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(mark)))) {
     result.error = errno;
@@ -122,7 +122,7 @@ Upstream openProxy(const std::string& path) {
   Upstream result;
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  Descriptor fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  Descriptor fd = flowDescriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (path.size() >= sizeof address.sun_path) {
     result.error = ENAMETOOLONG;
     return result;

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 
+#include "net/descriptor_room.h"
 #include "net/socket.h"
 #include "relay/refusal.h"
 #include "relay/worker.h"
@@ -66,7 +67,8 @@ void Worker::begin(int fd, const Endpoint& client) {
   ++active_;
   ++total_;
   // A flow of UDP that is silent makes room.
-  const bool room = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows || udp_.shedOldest();
+  const bool wanted = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows || udp_.shedOldest();
+  const bool room = wanted && forFlows(fd);
   if (held) return adopt(flow, *held, room);
   HandOver* via = shared_.handOverOf(server);
   // What the proxy's own machine sends through us comes from the proxy, for all we can know.
@@ -174,7 +176,8 @@ bool Worker::watch(Flow& flow, Side side) {
   return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, flow.side[side].fd, &event) == 0;
 }
 
-// No descriptor is left to accept with. The reserve is given up for a moment, so that who waits is told and does not wait for ever.
+// Not even one of those kept back is left, or none in the whole system (ENFILE). The reserve is given up for a moment, so that who waits is told and
+// does not wait for ever.
 void Worker::shed(int listener) {
   shared_.warn(kFlowsShed);
   if (!reserve_) return pauseListeners();

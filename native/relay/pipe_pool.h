@@ -10,7 +10,7 @@
 #include <memory>
 #include <vector>
 
-#include "net/descriptor.h"
+#include "net/descriptor_room.h"
 
 namespace sluice {
 
@@ -51,6 +51,7 @@ class PipePool {
     auto pipe = std::make_unique<Pipe>();
     pipe->out.reset(ends[0]);
     pipe->in.reset(ends[1]);
+    if (!forFlows(ends[0]) || !forFlows(ends[1])) return nullptr;
     ::fcntl(ends[0], F_SETPIPE_SZ, wanted);
     const int size = ::fcntl(ends[0], F_GETPIPE_SZ);
     if (size < static_cast<int>(kLeast)) return nullptr;
