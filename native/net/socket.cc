@@ -17,6 +17,9 @@ namespace {
 
 constexpr auto set = setOption;
 
+constexpr int kKeepAliveSeconds = 60;
+constexpr int kKeepAliveTries = 127;  // the most there can be (TCP_KEEPCNT, tcp(7)), 75 seconds apart: over two hours
+
 Endpoint wildcard(int family, std::uint16_t port) {
   Endpoint endpoint;
   endpoint.storage.ss_family = static_cast<sa_family_t>(family);
@@ -56,6 +59,10 @@ bool absent(int error) { return error == EADDRNOTAVAIL || error == EAFNOSUPPORT 
 
 bool armAbrupt(int fd) {
   const linger abrupt{1, 0};
+  // A program's own keep-alives end at our kernel. So each side has them, often enough for the address translators on its way to remember a silent
+  // flow (RFC 5382, 5: two hours; many forget after a few minutes), and as patient with a way that is cut as the kernel's defaults are.
+  set(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveSeconds);
+  set(fd, IPPROTO_TCP, TCP_KEEPCNT, kKeepAliveTries);
   return set(fd, IPPROTO_TCP, TCP_NODELAY, 1) && set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) && set(fd, SOL_SOCKET, SO_OOBINLINE, 1) &&
          ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt) == 0;
 }

@@ -9,8 +9,6 @@
 namespace sluice {
 namespace {
 
-constexpr std::int64_t kDrainPatience = 60'000'000'000;  // ns without a byte delivered
-
 template <typename Item>
 void drop(std::vector<Item>& items, const Item& item) {
   const auto found = std::find(items.begin(), items.end(), item);
@@ -98,26 +96,19 @@ void Worker::checkEnd(Flow& flow) {
   if (!flow.way[0].passed || !flow.way[1].passed) return;
   flow.reason = CloseReason::kFinished;
   flow.state = FlowState::kDraining;
-  flow.undelivered = -1;
   draining_.push_back(&flow);
   checkDrained(flow);
 }
 
-// The flow counts until the kernel has delivered what it holds: who takes the rules away earlier strands those bytes.
+// The flow counts until the kernel has delivered what it holds: who takes the rules away earlier strands those bytes. However long its reader stops:
+// it may, and one that is gone is found by the kernel (tcp(7), tcp_retries2).
 void Worker::checkDrained(Flow& flow) {
   for (const Side side : {kClient, kServer}) {
     if (!flow.side[side].failed) continue;
     if (const int error = takeError(flow.side[side].fd); error != 0) return fail(flow, side, error);
     flow.side[side].failed = false;
   }
-  const int left = undelivered(flow.side[kClient].fd) + undelivered(flow.side[kServer].fd);
-  if (left == 0) return close(flow, CloseReason::kFinished, flow.by);
-  if (left != flow.undelivered) {
-    flow.undelivered = left;
-    flow.drainBy = now_ + kDrainPatience;
-  } else if (now_ >= flow.drainBy) {
-    close(flow, CloseReason::kTimedOut, ClosedBy::kNone);
-  }
+  if (undelivered(flow.side[kClient].fd) + undelivered(flow.side[kServer].fd) == 0) close(flow, CloseReason::kFinished, flow.by);
 }
 
 void Worker::resetAll() {

@@ -63,8 +63,6 @@ struct alignas(64) Flow {
   Endpoint upstreamEnd;           // our own end of the upstream connection
   HandOver* via = nullptr;        // the proxy its port is sent to
   std::unique_ptr<Greeting> greeting;  // what that must be told, and answer, first
-  int undelivered = 0;            // draining: at the last look
-  std::int64_t drainBy = 0;       // draining: when it has gone on too long without a byte delivered
   Flow* previous = nullptr;       // of all flows of the thread
   Flow* next = nullptr;
 };

@@ -108,10 +108,11 @@ inline std::string rules(bool exempt, bool hold) {
     meta l4proto { icmp, icmpv6 } socket transparent 1 meta mark set meta mark | 0x02000000 accept
     iifname "lo" meta mark & 0x90000000 == 0x90000000 tcp flags & (fin|syn|rst|ack) == syn jump take_lo
     iifname "lo" ct direction original meta mark & 0x10000000 == 0x10000000 jump take_lo
+    iifname "cl0" tcp flags & (fin|syn|rst|ack) != syn ct direction original ct mark & 0x02000000 == 0x02000000 jump take
     iifname "cl0" jump fwd_port
   }
   chain fwd_port {
-    tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump take
+    tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 ct mark set ct mark | 0x02000000 jump take
     udp dport { 53, 8000-8999 } ct mark set ct mark | 0x02000000 jump take
   }
   chain take {

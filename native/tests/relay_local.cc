@@ -214,6 +214,27 @@ std::int64_t residentKiB(pid_t pid) {
 }
 
 // A peer that reads nothing stops the other one; the relay holds a buffer and no more.
+// Both sides of a silent flow are asked every minute whether they are there: no translator on the way forgets it.
+void keepAlive() {
+  Relay relay;
+  const Descriptor listener = listenAt(kServer4);
+  const Pair flow = joined(listener, kServer4);
+  std::FILE* sockets = popen("ss -Htno state established", "r");
+  CHECK(sockets != nullptr);
+  int asked = 0;
+  for (char line[512]; std::fgets(line, sizeof line, sockets) != nullptr;) {
+    const std::string text(line);
+    if (text.find("timer:(keepalive,") == std::string::npos) continue;
+    ++asked;
+    // In its words: 59sec, 1min; two hours would be 119min.
+    const std::string left = text.substr(text.find("keepalive,") + 10);
+    CHECK(left.find("sec,") < 4 || left.find("ms,") < 4 || left.starts_with("1min"));
+  }
+  CHECK_EQ(pclose(sockets), 0);
+  CHECK_EQ(asked, 2);
+  relay.finish();
+}
+
 void frozenPeer() {
   RelaySettings settings;
   settings.payload = false;
@@ -353,6 +374,7 @@ int main() {
   bigBothWays(1);
   bigBothWays(2);
   slowReaderIsDrained();
+  keepAlive();
   frozenPeer();
   urgentInline();
   urgentApart();
