@@ -121,18 +121,26 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   const chains: Chain[] = [{ name: 'divert', steps: [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })] }]
   if (scope.includes('forwarded')) {
     pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
+    if (carries('tcp')) {
+      // A listener that is flooded answers by cookies (tcp(7), tcp_syncookies) and has no socket for the packet that ends such a handshake; nor may what
+      // comes late for a flow of the relay's reach a server that knows nothing of it.
+      pre.push({ when: [{ is: 'tcp-going-on' }, { is: 'original-direction' }, { is: 'flow-marked', mark: marks.forwarded }], then: { does: 'jump', to: 'fwd_on' } })
+    }
     pre.push(...openings(plan, [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], 'fwd_sel'))
     const narrowing = narrowForwarded(plan)
     chains.push(
       {
         name: 'take',
         steps: [
-          // So that the flow is ours even after the relay has let go of it for its silence: see `fwd_sel`.
-          ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }], then: { does: 'mark-flow', mark: marks.forwarded } } satisfies Step]),
+          // So that the flow is ours even after the relay has let go of it for its silence (see `fwd_sel`), or has no socket for it yet (see `pre`).
+          always({ does: 'mark-flow', mark: marks.forwarded }),
           ...hold('forwarded'),
           always({ does: 'hand-to-relay', mark: marks.forwarded }),
+          // There is no relay, and it goes direct: not ours then, nor when there is one again.
+          always({ does: 'unmark-flow', mark: marks.forwarded }),
         ],
       },
+      ...(carries('tcp') ? [{ name: 'fwd_on', steps: [always({ does: 'hand-to-relay', mark: marks.forwarded }), always({ does: 'unmark-flow', mark: marks.forwarded })] } satisfies Chain] : []),
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
       {
@@ -154,6 +162,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
         ...(holds.length === 0
           ? []
           : [
+              ...(!holds.includes('forwarded') ? [] : [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.forwarded } } satisfies Step]),
               ...(keepPort && holds.includes('forwarded') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'hand-to-kept' } } satisfies Step] : []),
               { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'hand-to-relay' } } satisfies Step,
               { when: [{ is: 'tcp' }, { is: 'marked', mark: marks.uplink }], then: { does: 'refuse' } } satisfies Step,

@@ -229,6 +229,7 @@ function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hand-to-kept' | 'h
     case 'unmark': return `-j MARK --set-xmark 0x0/0x${act.mark.toString(16)}`
     case 'zone': return `-j CT --zone ${act.zone}`
     case 'mark-flow': return `-j CONNMARK --set-xmark ${masked(act.mark)}`
+    case 'unmark-flow': return `-j CONNMARK --set-xmark 0x0/0x${act.mark.toString(16)}`
     // REJECT belongs to the filter table alone; and TPROXY without a listener has dropped already.
     case 'refuse': case 'drop': return '-j DROP'
   }

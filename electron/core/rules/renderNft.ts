@@ -183,6 +183,7 @@ function verdicts(ruleSet: RuleSet, act: Act, { relayPort, keptPort }: NftConten
     case 'unmark': return [`meta mark set meta mark & ${hex(~act.mark >>> 0)}`]
     case 'zone': return [`ct zone set ${act.zone}`]
     case 'mark-flow': return [`ct mark set ct mark | ${hex(act.mark)}`]
+    case 'unmark-flow': return [`ct mark set ct mark & ${hex(~act.mark >>> 0)}`]
     case 'hand-to-relay': {
       const transports = carriedOf(ruleSet)
       const protocol = transports.length === 1 ? transports.join('') : `{ ${transports.join(', ')} }`

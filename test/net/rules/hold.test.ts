@@ -44,8 +44,8 @@ async function ask(place: Place, address: string, port: string, timeout = '10000
 }
 
 describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
-  const open = async (scope: 'local' | 'forwarded'): Promise<void> => {
-    rules = await applyRules(lab, { tcp: armed, scope: [scope] }, { backend, relayPort: relay.port, holds: true })
+  const open = async (scope: 'local' | 'forwarded', holds = true): Promise<void> => {
+    rules = await applyRules(lab, { tcp: armed, scope: [scope] }, { backend, relayPort: relay.port, holds })
   }
 
   describe.each([
@@ -62,6 +62,19 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       expect(await relay.total()).toBe(6)
     })
 
+    // As a listener does whose queue of half-open connections a flood has filled.
+    test.each([true, false])('in by a cookie too, its SYN held: %s', async (holds) => {
+      await open(scope, holds)
+      await lab.exec('router', ['sysctl', '-w', 'net.ipv4.tcp_syncookies=2'])
+      try {
+        for (const { server } of Object.values(labAddresses)) expect(await ask(place, server, served)).toMatchObject({ ok: true, server: 'far', echo: 'hello' })
+        expect(await relay.total()).toBe(2)
+        expect((await lab.exec('router', ['nstat', '-asz', 'TcpExtSyncookiesRecv'])).stdout).not.toMatch(/SyncookiesRecv +0 /)
+      } finally {
+        await lab.exec('router', ['sysctl', '-w', 'net.ipv4.tcp_syncookies=1'])
+      }
+    })
+
     test('while draining, what was taken goes on and a new flow goes direct', async () => {
       await open(scope)
       const talk = lab.peer(place, 'talk', labAddresses.ipv4.server, served)
@@ -75,6 +88,19 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       expect(await relay.total()).toBe(total)
       await talk.stop()
     })
+  })
+
+  test.runIf(backend === 'nft')('what went direct for want of a relay stays direct when there is one again', async () => {
+    await open('forwarded', false)
+    await relay.kill()
+    const talk = lab.peer('client', 'talk', labAddresses.ipv4.server, served)
+    await talk.event((event) => event['event'] === 'line')
+    relay = await startRelay(lab, { hold: true })
+    expect(await ask('client', labAddresses.ipv4.server, served)).toMatchObject({ ok: true })
+    talk.write('send still here')
+    await talk.event((event) => event['event'] === 'line' && event['line'] === 'still here')
+    expect(await relay.total()).toBe(1)
+    await talk.stop()
   })
 
   // mangle comes before DNAT: there a published port is this machine's own address still, and left alone.
