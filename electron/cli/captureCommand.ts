@@ -3,10 +3,7 @@ import { basename, resolve } from 'node:path'
 
 import type { GateState } from '#core/contract/bridge.ts'
 import { Failure, fromFailureReport } from '#core/contract/failure.ts'
-import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
 import type { OpenResult } from '#core/contract/helperProtocol.ts'
-import { parseValue } from '#core/filter/parseValue.ts'
-import { fieldOf } from '#core/filter/fields.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
@@ -31,19 +28,18 @@ import type { Output } from './output.ts'
 import { durationOf } from './durationOf.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { planOf, planShapes } from './planOptions.ts'
+import { newWarnings } from './newWarnings.ts'
+import { recordOf, recordShapes, recordUsage } from './recordOptions.ts'
+import type { RecordWish } from './recordOptions.ts'
 import { removeFolder } from './removeFolder.ts'
 import { version } from './version.ts'
 
 const shapes = {
   ...planShapes,
+  ...recordShapes,
   output: { type: 'string', short: 'o' },
   for: { type: 'string' },
   json: { type: 'boolean' },
-  'no-payload': { type: 'boolean' },
-  'max-bytes': { type: 'string' },
-  'max-flow-bytes': { type: 'string' },
-  'segment-bytes': { type: 'string' },
-  'no-ring': { type: 'boolean' },
   threads: { type: 'string' },
   netns: { type: 'string' },
 } as const
@@ -62,11 +58,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo. Whil
 
   -o NAME          the session folder to make; never an existing one (NAME.sluice)
   --for DURATION   drains and closes by itself: 200ms, 30s, 5m, 2h, 1d
-  --no-payload     records who spoke with whom, when and how much, not what
-  --max-bytes N    the record's budget (500M, 2GiB): beyond it the oldest part goes
-  --no-ring        with it: keep the oldest, and record no more payload beyond the budget; relaying goes on
-  --segment-bytes N   the record is cut into files of about that size (256MiB)
-  --max-flow-bytes N  records no more payload of a flow than that
+${recordUsage}
   --threads N      relaying threads
   --netns N        works in another network namespace: a name ip netns lists, or a process in it (a container's)
   --json           one event a line: step, ready, gate, changed, opened, ended, warning, closed`,
@@ -75,7 +67,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo. Whil
     takePositionals(positionals)
     if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
     const duration = values.for === undefined ? undefined : durationOf(values.for)
-    const limits = { maxBytes: size('max-bytes', values['max-bytes']), maxBytesPerFlow: size('max-flow-bytes', values['max-flow-bytes']), ...segments(values), threads: threads(values.threads) }
+    const record = { ...recordOf(values), threads: threads(values.threads) }
     const plan = await planOf(values)
     const inside = values.netns === undefined ? undefined : await startHelper({ netns: values.netns })
     const facts = await factsOf(inside)
@@ -87,7 +79,7 @@ once. Needs administrator rights: asks through polkit, or run it with sudo. Whil
     const live = values.json !== true && output.isTerminal ? liveView(output) : undefined
     const view = live ?? (values.json === true ? jsonView(output) : lineView(output))
     try {
-      return await new Capture({ plan, facts, digest, folder, payload: values['no-payload'] !== true, ...limits, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
+      return await new Capture({ plan, facts, digest, folder, ...record, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
     } finally {
       live?.stop()
       await inside?.end()
@@ -95,18 +87,6 @@ once. Needs administrator rights: asks through polkit, or run it with sudo. Whil
   },
 }
 
-function size(option: string, text: string | undefined): number | null {
-  if (text === undefined) return null
-  const value = parseValue(fieldOf('bytes'), text)
-  if (value?.type !== 'number' || value.number < 0) throw new Failure('usage', `--${option} takes a number of bytes such as 500M or 2GiB, not "${text}"`)
-  return Math.floor(value.number)
-}
-function segments(values: { readonly 'segment-bytes'?: string | undefined; readonly 'no-ring'?: boolean | undefined; readonly 'max-bytes'?: string | undefined }): { segmentBytes?: number; ring?: boolean } {
-  const segmentBytes = size('segment-bytes', values['segment-bytes'])
-  if (segmentBytes !== null && segmentBytes < leastSegmentBytes) throw new Failure('usage', `--segment-bytes takes 64KiB or more, not "${String(values['segment-bytes'])}"`)
-  if (values['no-ring'] === true && values['max-bytes'] === undefined) throw new Failure('usage', '--no-ring says what happens at --max-bytes, and that is missing')
-  return { ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
-}
 function threads(text: string | undefined): number {
   // More than a few is seldom of use and takes from the programs that are watched.
   if (text === undefined) return Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)))
@@ -119,16 +99,11 @@ async function factsOf(inside: HelperConnection | undefined): Promise<MachineFac
   return inside === undefined ? probeMachine({ privileged: process.geteuid?.() === 0 }) : inside.request('facts', {})
 }
 
-interface CaptureWish {
+interface CaptureWish extends RecordWish {
   readonly plan: InterceptionPlan
   readonly facts: MachineFacts
   readonly digest: string
   readonly folder: string
-  readonly payload: boolean
-  readonly maxBytes: number | null
-  readonly maxBytesPerFlow: number | null
-  readonly segmentBytes?: number
-  readonly ring?: boolean
   readonly threads: number
   readonly duration?: number
   /** Started already, in the network namespace to work in. */
@@ -150,12 +125,13 @@ class Capture {
   private inspectorTold = false
   private phase: GateState['phase'] = 'closed'
   private control: ControlServer | undefined
-  private warnings: readonly string[] = []
+  private readonly warn: (state: GateState) => void
 
   constructor(wish: CaptureWish, view: CaptureView, output: Output) {
     this.wish = wish
     this.view = view
     this.output = output
+    this.warn = newWarnings((warning) => view.warning(warning))
     this.gate = new Gate({ startHelper: (options) => this.startHelper(options), digest: (plan) => this.digestOf(plan) })
   }
 
@@ -231,8 +207,7 @@ class Capture {
 
   private hear(state: GateState): void {
     if (state.phase === 'opening' && state.step !== undefined) this.view.step(state.step)
-    for (const warning of state.warnings) if (!this.warnings.includes(warning)) this.view.warning(warning)
-    this.warnings = state.warnings
+    this.warn(state)
     if (state.phase === 'draining' && this.phase === 'open' && state.active > 0) {
       this.view.note(`draining: ${counted(state.active, 'flow')} still ${state.active === 1 ? 'runs' : 'run'}; interrupt again to close at once`)
     }

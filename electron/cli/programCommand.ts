@@ -15,12 +15,14 @@ import { digestRules } from '#probe/digestRules.ts'
 import { refreshFacts } from '#probe/refreshFacts.ts'
 import type { Command } from './command.ts'
 import { counted } from './format.ts'
+import { newWarnings } from './newWarnings.ts'
 import { parseOptions, takePositionals } from './parseOptions.ts'
 import { planOf, planShapes } from './planOptions.ts'
+import { recordOf, recordShapes, recordUsage } from './recordOptions.ts'
 import { removeFolder } from './removeFolder.ts'
 import { version } from './version.ts'
 
-const shapes = { ...planShapes, output: { type: 'string', short: 'o' }, 'no-payload': { type: 'boolean' } } as const
+const shapes = { ...planShapes, ...recordShapes, output: { type: 'string', short: 'o' } } as const
 
 /** Says that it is who it is to be, waits for a line, then becomes the program: so it is in its cgroup, and the gate open, before its first instruction. */
 const waiting = 'echo ready >&3; read -r go <&3 || exit 125; exec 3<&-; exec "$@"'
@@ -28,14 +30,16 @@ const waiting = 'echo ready >&3; read -r go <&3 || exit 125; exec 3<&-; exec "$@
 export const programCommand: Command = {
   name: 'run',
   summary: 'runs a program with the gate open for it alone',
-  usage: `sluice run --tcp PORTS [--udp PORTS] -o NAME.sluice [--no-payload] [the choices of sluice plan] -- COMMAND [ARGUMENTS]
+  usage: `sluice run --tcp PORTS [--udp PORTS] -o NAME.sluice [--no-payload]
+           [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [the choices of sluice plan] -- COMMAND [ARGUMENTS]
 
 Puts the program, and whatever it starts, into a cgroup of its own, opens the gate for that cgroup alone, and runs it as you: its input, output and exit
-status are its own. When it has ended, the flows it left run to their end and the gate closes. What Sluice has to say goes to standard error.
+status are its own. When it has ended, the flows it left run to their end and the gate closes. What Sluice has to say, its
+warnings included, goes to standard error.
 While it runs, sluice change adds ports and takes them away.
 
   -o NAME          the session folder to make; never an existing one (NAME.sluice)
-  --no-payload     records who spoke with whom, when and how much, not what`,
+${recordUsage}`,
   async run(args, output) {
     const end = args.indexOf('--')
     const words = end === -1 ? [] : args.slice(end + 1)
@@ -44,6 +48,8 @@ While it runs, sluice change adds ports and takes them away.
     takePositionals(positionals)
     if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
     if (values.cgroup !== undefined || values.unit !== undefined || values.container !== undefined) throw new Failure('usage', 'the program gets a cgroup of its own: leave out --cgroup, --unit and --container')
+    if (values.scope?.some((words) => words.split(',').some((word) => word.trim() !== 'local')) === true) throw new Failure('usage', 'a program runs on this computer, so its scope is local: leave out --scope; what others send through here is for sluice capture')
+    const record = recordOf(values)
     const wish = await planOf({ ...values, scope: ['local'] })
     const typed = resolve(values.output)
     const folder = typed.endsWith('.sluice') ? typed : `${typed}.sluice`
@@ -67,13 +73,14 @@ While it runs, sluice change adds ports and takes them away.
       const facts = await helper.request('facts', {})
       const digest = async (of: InterceptionPlan): Promise<string> => digestRules(compileRules(of, of === plan ? facts : await refreshFacts(facts)))
       const gate = new Gate({ startHelper: () => Promise.resolve(helper), digest })
-      await createSessionFolder(folder, { plan, payload: values['no-payload'] !== true, version })
+      await createSessionFolder(folder, { plan, payload: record.payload, version })
+      gate.onState(newWarnings((warning) => output.note(`sluice: ${warning}`)))
       const closed = new Promise<void>((done, failed) => gate.onState((state) => {
         if (state.phase === 'closed') (state.failure === undefined ? done : () => failed(fromFailureReport(state.failure as NonNullable<typeof state.failure>)))()
       }))
       closed.catch(() => undefined)
       try {
-        await gate.open(plan, { folder, payload: values['no-payload'] !== true, maxBytesPerFlow: null, maxBytes: null, threads: 1 })
+        await gate.open(plan, { folder, ...record, threads: 1 })
       } catch (error) {
         await removeFolder(folder)
         throw error

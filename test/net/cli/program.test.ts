@@ -1,12 +1,14 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
 import { listCgroups } from '#probe/cgroups.ts'
 import { labAddresses, makeLab, peerProgram } from '#test/lab/makeLab.ts'
+import type { LabProcess } from '#test/lab/labProcess.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 import { snapshot } from '../helper/harness.ts'
-import { installSluice, sluice, startSluice } from './harness.ts'
+import { installSluice, onSmallDisk, sluice, startSluice } from './harness.ts'
 import type { Installed } from './harness.ts'
 
 // `sluice run`: the gate is open for one program, and for nobody else.
@@ -27,6 +29,14 @@ afterAll(async () => {
 
 const { server } = labAddresses.ipv4
 const asking = [process.execPath, peerProgram, 'ask', server, '8080']
+const talking = [process.execPath, peerProgram, 'talk', server, '8080']
+/** So many bytes, which the server says back; then the program ends. */
+async function sayMuch(running: LabProcess, bytes: number): Promise<void> {
+  await running.event(({ event }) => event === 'line', 30_000)
+  running.write(`bulk ${String(bytes)}`)
+  expect(await running.event(({ event }) => event === 'bytes', 30_000)).toMatchObject({ bytes })
+  running.write('end')
+}
 const leftCgroups = async (): Promise<string[]> => ((await listCgroups())?.paths ?? []).filter((path) => path.includes('sluice-run-'))
 const relayed = (answer: string): boolean => {
   const { ok, seenPort, localPort } = JSON.parse(answer) as { ok: boolean; seenPort: number; localPort: number }
@@ -89,10 +99,31 @@ test('sluice change adds a port while the program runs, still for it alone, and 
   expect(await leftCgroups()).toEqual([])
 })
 
+test('a budget keeps the newest of what the program says, whole files of it', async () => {
+  const folder = installed.session('budget')
+  const running = startSluice(lab, installed, ['run', '--tcp', '8080', '-o', folder, '--scope', 'local', '--max-bytes', '1MiB', '--segment-bytes', '64KiB', '--', ...talking])
+  await sayMuch(running, 4 << 20)
+  expect(await running.ended).toMatchObject({ code: 0 })
+  const segments = readdirSync(folder).filter((name) => name.endsWith('.pcapng'))
+  expect(segments).not.toContain('capture-000001.pcapng')
+  expect(segments.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0)).toBeLessThanOrEqual(1 << 20)
+})
+
+test('a warning is said on standard error, and the program goes on', async () => {
+  const disk = join(installed.folder, 'disk')
+  const running = startSluice(lab, installed, ['run', '--tcp', '8080', '-o', join(disk, 'x.sluice'), '--', ...talking], onSmallDisk(installed.folder, 2048, 1500))
+  await sayMuch(running, 4 << 20)
+  expect(await running.ended).toMatchObject({ code: 0 })
+  expect(running.output()).not.toContain('the recording ended')
+  expect(running.errors()).toContain('sluice: the recording ended, flows go on')
+})
+
 test.each([
   ['no program', ['--tcp', '8080', '-o', 'x.sluice'], 2, 'which program?'],
   ['a cgroup as well', ['--tcp', '8080', '-o', 'x.sluice', '--cgroup', 'a', '--', 'true'], 2, 'a cgroup of its own'],
   ['no place', ['--tcp', '8080', '--', 'true'], 2, 'where to?'],
+  ['what others send', ['--tcp', '8080', '-o', 'x.sluice', '--scope', 'local,forwarded', '--', 'true'], 2, 'leave out --scope'],
+  ['a budget that is no number', ['--tcp', '8080', '-o', 'x.sluice', '--max-bytes', 'much', '--', 'true'], 2, 'not "much"'],
 ])('%s: refused', async (_name, args, status, said) => {
   const { code, stderr } = await sluice(lab, installed, ['run', ...args])
   expect(stderr).toContain(said)

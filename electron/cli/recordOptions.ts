@@ -1,0 +1,44 @@
+import { Failure } from '#core/contract/failure.ts'
+import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
+import { parseSize } from '#core/plan/parseSize.ts'
+import type { Options, OptionShapes } from './parseOptions.ts'
+
+/** How much is recorded: what `capture` and `run` share. */
+export const recordShapes = {
+  'no-payload': { type: 'boolean' },
+  'max-bytes': { type: 'string' },
+  'max-flow-bytes': { type: 'string' },
+  'segment-bytes': { type: 'string' },
+  'no-ring': { type: 'boolean' },
+} as const satisfies OptionShapes
+
+/** Their lines in `--help`. */
+export const recordUsage = `  --no-payload     records who spoke with whom, when and how much, not what
+  --max-bytes N    the record's budget (500M, 2GiB): beyond it the oldest part goes
+  --no-ring        with it: keep the oldest, and record no more payload beyond the budget; relaying goes on
+  --segment-bytes N   the record is cut into files of about that size (256MiB)
+  --max-flow-bytes N  records no more payload of a flow than that`
+
+export interface RecordWish {
+  readonly payload: boolean
+  /** null: no limit. */
+  readonly maxBytes: number | null
+  readonly maxBytesPerFlow: number | null
+  readonly segmentBytes?: number
+  readonly ring?: boolean
+}
+
+/** As `Gate.open` takes it. Fails with `usage`. */
+export function recordOf(values: Options<typeof recordShapes>): RecordWish {
+  const [maxBytes, maxBytesPerFlow, segmentBytes] = [size('max-bytes', values['max-bytes']), size('max-flow-bytes', values['max-flow-bytes']), size('segment-bytes', values['segment-bytes'])]
+  if (segmentBytes !== null && segmentBytes < leastSegmentBytes) throw new Failure('usage', `--segment-bytes takes 64KiB or more, not "${String(values['segment-bytes'])}"`)
+  if (values['no-ring'] === true && maxBytes === null) throw new Failure('usage', '--no-ring says what happens at --max-bytes, and that is missing')
+  return { payload: values['no-payload'] !== true, maxBytes, maxBytesPerFlow, ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
+}
+
+function size(option: string, text: string | undefined): number | null {
+  if (text === undefined) return null
+  const bytes = parseSize(text)
+  if (bytes === undefined) throw new Failure('usage', `--${option} takes a number of bytes such as 500M or 2GiB, not "${text}"`)
+  return bytes
+}
