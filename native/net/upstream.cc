@@ -33,9 +33,9 @@ void askForPort(int fd, std::uint16_t port) {
 }
 
 // Makes a socket, binds it and connects it. `make` gives one of the transport, not yet marked; -1 with errno else.
-// `deal`: a port of its own is asked for (net/own_ports.h).
+// With a port of our own (net/own_ports.h): asked for of connect(), or, `binds` times, tried in bind().
 template <typename Make, typename Prepare>
-Upstream reach(const UpstreamRequest& request, bool deal, Make make, Prepare prepare) {
+Upstream reach(const UpstreamRequest& request, bool deal, int binds, Make make, Prepare prepare) {
   const int family = request.server.family();
   const bool spoof = request.spoof && !request.local && !request.ownServer;
   bool exact = spoof && request.keepPort;
@@ -54,12 +54,12 @@ Upstream reach(const UpstreamRequest& request, bool deal, Make make, Prepare pre
       if (spoof && !setTransparent(fd.get(), family)) return fail();
       // With SO_REUSEADDR one port may lead to several servers.
       exact ? setOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1) : setOption(fd.get(), SOL_IP, kBindAddressNoPort, 1);
-      if (spoof && deal && !exact) askForPort(fd.get(), ownPorts().next(request.client, request.server));
+      if (spoof && deal && !exact) askForPort(fd.get(), ownTcpPorts().next(request.client, request.server));
       Endpoint source = request.client;
-      if (!exact) source.setPort(0);
+      if (!exact) source.setPort(spoof && binds > 0 ? ownUdpPorts().next(request.client, request.server) : std::uint16_t{0});
       // A local program's address may have gone meanwhile; the route's own choice is right then.
       if (::bind(fd.get(), source.raw(), source.size()) != 0 && spoof) {
-        if (!std::exchange(exact, false)) return fail();
+        if (!std::exchange(exact, false) && --binds < 0) return fail();
         continue;  // somebody here has that port
       }
     }
@@ -90,7 +90,7 @@ Descriptor makeStream(int family) {
 }  // namespace
 
 Upstream openUpstream(const UpstreamRequest& request) {
-  return reach(request, true, makeStream, [&](int fd) {
+  return reach(request, true, 0, makeStream, [&](int fd) {
     imitate(fd, request, !request.local);
     if (request.lateAck) setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
   });
@@ -99,7 +99,7 @@ Upstream openUpstream(const UpstreamRequest& request) {
 void ackNow(int fd) { setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 1); }
 
 Upstream openUdpUpstream(const UpstreamRequest& request) {
-  return reach(request, false, makeUdpFlowSocket, [](int) {});
+  return reach(request, false, 4, makeUdpFlowSocket, [](int) {});
 }
 
 Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {

@@ -17,7 +17,7 @@ std::vector<unsigned> deal(OwnPorts& ports, std::size_t count, const Endpoint& s
 }
 
 void round() {
-  OwnPorts ports(32768, 60999);
+  OwnPorts ports = OwnPorts::otherParity({32768, 60999});
   const auto dealt = deal(ports, 14'116, loopback(AF_INET, 443));
   const std::set<unsigned> different(dealt.begin(), dealt.end());
   CHECK(different.size() == dealt.size());
@@ -28,18 +28,26 @@ void round() {
 
 // An odd low end: programs are given odd ports first.
 void otherParity() {
-  OwnPorts ports(1025, 1030);
+  OwnPorts ports = OwnPorts::otherParity({1025, 1030});
   for (const unsigned port : deal(ports, 9, loopback(AF_INET6, 443))) CHECK(port == 1026 || port == 1028 || port == 1030);
 }
 
 void narrow() {
-  OwnPorts two(40'000, 40'001);
+  OwnPorts two = OwnPorts::otherParity({40'000, 40'001}), one = OwnPorts::otherParity({40'000, 40'000}), none = OwnPorts::otherParity({2, 1}), top = OwnPorts::otherParity({65'534, 65'535});
   CHECK(deal(two, 2, loopback(AF_INET, 443)) == (std::vector<unsigned>{40'001, 40'001}));
-  OwnPorts one(40'000, 40'000), none(2, 1);
-  CHECK(one.next(loopback(AF_INET, 1), loopback(AF_INET, 443)) == 0);
-  CHECK(none.next(loopback(AF_INET, 1), loopback(AF_INET, 443)) == 0);
-  OwnPorts top(65'534, 65'535);
-  CHECK(top.next(loopback(AF_INET, 1), loopback(AF_INET, 443)) == 65'535);
+  CHECK(deal(one, 1, loopback(AF_INET, 443)) == std::vector<unsigned>{0});
+  CHECK(deal(none, 1, loopback(AF_INET, 443)) == std::vector<unsigned>{0});
+  CHECK(deal(top, 1, loopback(AF_INET, 443)) == std::vector<unsigned>{65'535});
+}
+
+void below() {
+  OwnPorts usual = OwnPorts::below({32768, 60999}), low = OwnPorts::below({2050, 65535}), none = OwnPorts::below({1024, 65535});
+  const auto dealt = deal(usual, 16'384, loopback(AF_INET, 443));
+  const std::set<unsigned> different(dealt.begin(), dealt.end());
+  CHECK_EQ(different.size(), dealt.size());
+  CHECK(*different.begin() == 16'384 && *different.rbegin() == 32'767);
+  for (const unsigned port : deal(low, 5, loopback(AF_INET, 443))) CHECK(port == 2048 || port == 2049);
+  CHECK(deal(none, 1, loopback(AF_INET, 443)) == std::vector<unsigned>{0});
 }
 
 }  // namespace
@@ -48,5 +56,6 @@ int main() {
   round();
   otherParity();
   narrow();
+  below();
   return passed();
 }
