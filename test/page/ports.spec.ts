@@ -123,11 +123,19 @@ test('devices\' ports can be kept where connections wait, and what another tool 
   await preview.getByText('What another tool would do otherwise').click()
   await expect(preview.getByText('When somebody else flushes all rules,')).toBeVisible()
   await page.getByLabel('Rules by').selectOption('nft')
+  await expect(preview).toContainText('By nftables it is so:')
   await expect(preview).toContainText('ours stay, where tables can have an owner')
   await page.getByLabel('Rules by').selectOption('iptables')
   await expect(preview).toContainText('ours go too, and are put back within a second')
   await page.getByLabel('Rules by').selectOption('auto')
   await page.getByText('More choices').click()
+})
+
+test('the dialog of keys tells of time limits as well', async () => {
+  const { page } = open.window
+  await page.keyboard.press('F1')
+  await expect(page.getByRole('dialog', { name: 'Keyboard' })).toContainText('it drains and closes by itself then. Apply for… does the same for ports that are added.')
+  await page.keyboard.press('Escape')
 })
 
 test('whom to intercept is chosen from what this machine has, with the keyboard alone, and a name nobody has is said', async () => {

@@ -94,6 +94,7 @@ test('every view in both themes, with real traffic', async () => {
   await shoot('export')
   await page.keyboard.press('Escape')
   await page.keyboard.press('F1')
+  await expect(page.getByRole('dialog', { name: 'Keyboard' })).toBeVisible()
   await shoot('keys')
   await page.keyboard.press('Escape')
 
