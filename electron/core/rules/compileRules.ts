@@ -68,7 +68,10 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
   const chains: Chain[] = [...(keeps ? zoneChains(plan.marks, legs ? legMark(plan.marks) : undefined) : []), ...prerouting(plan, carried, holds)]
   if (plan.scope.includes('local')) chains.push(...output(plan, carried))
   else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
-  else if (legs) chains.push({ name: 'out', hook: 'output', steps: legsOut(plan) })
+  else {
+    const steps = [...(legs ? legsOut(plan) : []), ...ownDatagrams(plan, carried)]
+    if (steps.length > 0) chains.push({ name: 'out', hook: 'output', steps })
+  }
   return chains
 }
 
@@ -212,6 +215,15 @@ function openings({ tcp, udp }: InterceptionPlan, also: readonly Match[], to: Ch
   ]
 }
 
+/**
+ * A device may come to use the port its address has towards a server by us. To conntrack that is the relay's own flow, so it bears the mark of those we take; else the
+ * device's datagrams would pass by as old ones (`fwd_sel`), and their answers go to whom the relay's port is for.
+ */
+function ownDatagrams({ scope, marks }: InterceptionPlan, { transports: carries }: Carried): Step[] {
+  if (!scope.includes('forwarded') || !carries.includes('udp')) return []
+  return [{ when: [{ is: 'udp' }, { is: 'marked', mark: marks.uplink }, { is: 'original-direction' }], then: { does: 'mark-flow', mark: marks.forwarded } }]
+}
+
 /** Output of the relay itself, and of local flows it carries. */
 function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
   const { marks, hold } = plan
@@ -220,6 +232,7 @@ function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
     ...(hasLegs(plan, carried) ? legsOut(plan) : []),
     // A SYN that waited: from here on its flow is known by conntrack.
     ...(hold && carries.includes('tcp') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step] : []),
+    ...ownDatagrams(plan, carried),
     // The relay's own connections to servers.
     { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'return' } },
     // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.

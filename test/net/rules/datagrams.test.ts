@@ -141,6 +141,19 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       })
     })
 
+    test('a device that happens on a port of ours is taken like any other, and each hears its own answers', async () => {
+      await open({ tcp: '', udp: armed, scope: ['forwarded'] })
+      const first = await talk('client', server, armed)
+      const { seenPort: ours } = await first.say('one')
+      const second = await talk('client', server, armed, '--bind', String(ours))
+      const seen = await second.say('two')
+      expect(seen.seenAddress).toBe(addresses.client)
+      expect(seen.seenPort).not.toBe(ours)
+      expect(await first.say('three')).toMatchObject({ seenPort: ours })
+      expect(await second.say('four')).toMatchObject({ seenPort: seen.seenPort })
+      expect(await relay.total()).toBe(2)
+    })
+
     test('what a resolver on every address of this machine hears is its own', async () => {
       await serve('router', 'near', armed, family === 'ipv4' ? '0.0.0.0' : '::').then((each) => running.add(each))
       await open({ tcp: '', udp: armed })
