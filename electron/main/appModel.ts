@@ -2,6 +2,7 @@ import type { BridgeCalls, BridgeEvents, GateChoice, GateState, SessionState } f
 import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import type { InspectorResults } from '#core/contract/inspectorProtocol.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
+import { keepIsFixed, keepLimits, keepsSame } from '#core/plan/keepLimits.ts'
 import { parsePlanEdit, type PlanEdit } from '#core/plan/editPlan.ts'
 import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
@@ -103,6 +104,7 @@ export class AppModel {
     this.#failure = undefined
     try {
       const plan = await planChoice(choice)
+      const limits = keepLimits(choice.keep)
       this.changeSettings({ choice })
       const { version, settings } = this.#options
       const folder = freeFolder(await this.#options.sessionsFolder(), sessionName(plan, this.#options.now?.() ?? new Date()))
@@ -110,7 +112,7 @@ export class AppModel {
       try {
         this.#choice = choice
         const netns = choice.netns.trim()
-        await this.#gate.open(plan, { folder, payload: choice.payload, maxBytesPerFlow: null, maxBytes: null, threads: this.#options.threads, ...(netns === '' ? {} : { netns }) })
+        await this.#gate.open(plan, { folder, payload: choice.payload, ...limits, threads: this.#options.threads, ...(netns === '' ? {} : { netns }) })
       } catch (error) {
         discardSession(folder)
         throw error
@@ -140,6 +142,7 @@ export class AppModel {
       const { plan: before, ends } = this.#gate.state()
       if (choice.netns.trim() !== this.#choice.netns.trim()) throw new Failure('cannot-change', 'The network namespace cannot be changed while the gate is open')
       if (choice.payload !== this.#choice.payload) throw new Failure('cannot-change', 'Whether payload is kept cannot be changed while the gate is open')
+      if (!keepsSame(choice.keep, this.#choice.keep)) throw new Failure('cannot-change', keepIsFixed)
       const plan = await planChoice(choice)
       const former = this.#choice
       this.#choice = choice

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -190,6 +190,30 @@ test('ports are sent to a proxy that runs already, and the flow says which', asy
   await closed()
   await window.go('Ports')
   await window.button('Take this away, 1').click()
+})
+
+test('no more of a flow is kept than was chosen, nor can that be changed while the gate is open', async () => {
+  const { page } = window
+  await window.typePorts('80')
+  await page.getByText('More choices').click()
+  const flow = page.getByRole('group', { name: 'Keep at most' }).getByLabel('a flow')
+  await flow.fill('64 KiB')
+  const sessions = (): string[] => (existsSync(running.sessions) ? readdirSync(running.sessions) : [])
+  const others = sessions()
+  await window.button('Open gate').click()
+  await expect(window.gate).toHaveAttribute('data-gate', 'open')
+  const [session = ''] = sessions().filter((name) => !others.includes(name))
+  const { stdout } = await lab.exec('client', ['sh', '-c', `head -c 1000000 /dev/zero | curl -sS --data-binary @- -o /dev/null -w '%{size_upload}' http://${server}/echo`])
+  expect(stdout).toBe('1000000')
+  await window.go('Ports')
+  await flow.fill('')
+  await expect(page.getByText('How much is kept cannot be changed while the gate is open')).toBeVisible()
+  await flow.fill('64 KiB')
+  await page.keyboard.press('Control+e')
+  await closed()
+  expect(statSync(join(running.sessions, session, 'capture-000001.pcapng')).size).toBeLessThan(256 * 1024)
+  await flow.fill('')
+  await page.getByText('More choices').click()
 })
 
 test('the gate of another network namespace, chosen from the list', async () => {

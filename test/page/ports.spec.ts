@@ -138,6 +138,33 @@ test('the dialog of keys tells of time limits as well', async () => {
   await page.keyboard.press('Escape')
 })
 
+test('how much is kept at most stands there from the start, and what is no size opens nothing', async () => {
+  const { window } = open
+  const { page } = window
+  await window.typePorts('80')
+  await page.getByText('More choices').click()
+  const keep = page.getByRole('group', { name: 'Keep at most' })
+  const [session, flow, says] = [keep.getByLabel('a session'), keep.getByLabel('a flow'), page.locator('#keep-says')]
+  await expect(session).toHaveValue('4 GiB')
+  await expect(flow).toHaveValue('')
+  await expect(says).toHaveText(/its oldest part goes for the newest/)
+  for (const [text, reason] of [['much', /"much"/], ['4', /At least 1 MiB/], ['-1', /"-1"/]] as const) {
+    await session.fill(text)
+    await expect(says).toHaveText(reason)
+    await expect(says).toHaveClass(/problem/)
+    await expect(session).toHaveAttribute('aria-invalid', 'true')
+    await page.keyboard.press('Control+e')
+    await expect(window.gate).toHaveAttribute('data-gate', 'closed')
+  }
+  await session.fill('500M')
+  await flow.fill('64 KiB')
+  await expect(says).toHaveText(/its oldest part goes/)
+  await expect(window.button('Open gate')).toBeEnabled()
+  await session.fill('4 GiB')
+  await flow.fill('')
+  await page.getByText('More choices').click()
+})
+
 test('whom to intercept is chosen from what this machine has, with the keyboard alone, and a name nobody has is said', async () => {
   const { window } = open
   const { page } = window

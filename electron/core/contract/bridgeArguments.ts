@@ -36,6 +36,7 @@ export const gateChoiceShape = v.strictObject({
   marks: line(80),
   table: line(16),
   payload: v.boolean(),
+  keep: v.strictObject({ session: line(24), flow: line(24) }),
 })
 const theme = v.picklist(['system', 'light', 'dark'])
 const recentPorts = v.pipe(v.array(line(4096)), v.maxLength(12))

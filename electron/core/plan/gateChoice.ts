@@ -3,6 +3,7 @@ import type { ChoiceField, GateChoice } from '../contract/bridge.ts'
 import { parsePortWords } from './parsePortWords.ts'
 import { parseHandOver } from './handOver.ts'
 import { formatPorts } from './formatPorts.ts'
+import { keepLimits, usualSessionBudget } from './keepLimits.ts'
 import { makePlan, type PlanWish } from './makePlan.ts'
 import { parseCidr } from './parseCidr.ts'
 import { parseMarks, parseTable } from './parseMarks.ts'
@@ -32,6 +33,7 @@ export const defaultChoice: GateChoice = {
   marks: '',
   table: '',
   payload: true,
+  keep: { session: usualSessionBudget, flow: '' },
 }
 
 /** Words of a field: separated by commas or white space. */
@@ -116,6 +118,7 @@ export function checkChoice(choice: GateChoice): ChoiceProblems {
   if (choice.ports.trim() !== '' || (choice.refuse.trim() === '' && !sends)) check('ports', () => parsePortWords(choice.ports))
   if (choice.refuse.trim() !== '') check('refuse', () => parsePorts(choice.refuse))
   check('udpIdle', () => idleOf(choice.udpIdle))
+  check('keep', () => keepLimits(choice.keep))
   for (const way of choice.send) check('send', () => parseHandOver(handOverText(way)))
   // It quotes what the fields make together, which nobody has typed.
   if (problems.send !== undefined) problems.send = capital(problems.send.replace(/^"(?:[^"\\]|\\.)*…?"(?:: | )/, ''))
@@ -138,7 +141,7 @@ function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 
-/** Equal texts mean the same choice, whatever the order and spacing of what was typed; undefined while it is wrong. `payload` is left out: it is no part of a plan. */
+/** Equal texts mean the same choice, whatever the order and spacing of what was typed; undefined while it is wrong. `payload` and `keep` are left out: they are no part of a plan. */
 export function choiceKey(choice: GateChoice): string | undefined {
   if (Object.keys(checkChoice(choice)).length > 0) return undefined
   const plan = planOfChoice(choice, { users: [], groups: [], cgroups: [] })

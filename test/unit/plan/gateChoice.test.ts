@@ -4,6 +4,7 @@ import type { GateChoice } from '#core/contract/bridge.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { parsePortWords } from '#core/plan/parsePortWords.ts'
 import { checkChoice, choiceKey, defaultChoice, planOfChoice, programWord } from '#core/plan/gateChoice.ts'
+import { keepLimits, keepsSame } from '#core/plan/keepLimits.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 
 const nobody = { users: [], groups: [], cgroups: [] }
@@ -58,6 +59,12 @@ describe('a choice', () => {
     expect(checkChoice(chosen({ ports: '', send: [{ ports: '80', kind: 'proxy2', to: '/run/x.sock' }] }))).toEqual({})
     expect(checkChoice(chosen({ ports: ' ' }))).toEqual({ ports: said('No ports given') })
     expect(() => planOfChoice(chosen({ ports: '' }), nobody)).toThrow(/nothing to intercept/)
+  })
+  test('keeps so many bytes at most, however they are typed', () => {
+    expect(keepLimits(defaultChoice.keep)).toEqual({ maxBytes: 2 ** 32, maxBytesPerFlow: null })
+    expect(keepLimits({ session: ' ', flow: '64 KiB' })).toEqual({ maxBytes: null, maxBytesPerFlow: 65_536 })
+    expect([keepsSame({ session: '4GiB', flow: '' }, defaultChoice.keep), keepsSame({ session: '4G', flow: '' }, defaultChoice.keep)]).toEqual([true, false])
+    for (const [session, flow, why] of [['much', '', '"much"'], ['4', '', 'At least 1 MiB'], ['', '0', 'At least 1 byte'], ['', '-1', '"-1"'], ['99999999T', '', '500M']] as const) expect(checkChoice(chosen({ keep: { session, flow } }))).toEqual({ keep: said(why) })
   })
   test('sends a port to one proxy', () => {
     const way = { ports: '80', kind: 'proxy2', to: '127.0.0.1:1' } as const
