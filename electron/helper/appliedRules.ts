@@ -20,6 +20,8 @@ export interface AppliedRules {
   readonly ipv6: boolean
   /** Only where rules redirect: it listens on every address, and so for devices, too. */
   readonly everywhere?: boolean
+  /** lo ceased to let in what the relay sends again; what a person was shown is judged by what it was at opening. */
+  readonly strictLo?: boolean
   /** What the relay may carry. */
   readonly carried: Carried
   readonly ruleSet: RuleSet
@@ -33,18 +35,18 @@ export async function compileChange(applied: AppliedRules, plan: InterceptionPla
   checkChange(applied.plan, plan, applied.backend)
   const facts = await refreshFacts(applied.facts)
   requireDigest(plan, facts, digest)
-  const { carried, backend, ipv6, everywhere } = applied
+  const { carried, backend, ipv6, everywhere, strictLo } = applied
   if (everywhere === false && plan.scope.includes('forwarded')) throw new Failure('cannot-change', 'Devices cannot be added while the gate is open: the relay listens for this computer’s programs alone')
   // Rules for local flows and for UDP ask conntrack; since the first of them it has seen what is under way.
   const watched = carried.local || carried.transports.includes('udp')
-  const next = applyTo({ plan, facts, backend, ipv6, ...(everywhere === undefined ? {} : { everywhere }) }, carried)
+  const next = applyTo({ plan, facts, backend, ipv6, ...(everywhere === undefined ? {} : { everywhere }), ...(strictLo === undefined ? {} : { strictLo }) }, carried)
   return { ...next, udpBefore: watched ? udpKnown : udpBefore({ udp: next.ruleSet.sets.udp, scope: plan.scope }) }
 }
 
 /** Rules for what the relay can carry. */
 export function applyTo(wish: Omit<AppliedRules, 'ruleSet' | 'carried'>, before?: Carried): AppliedRules {
-  const { plan, facts, ipv6 } = wish
-  return { ...wish, carried: carriedBy(plan, before), ruleSet: compileRules(plan, { ...facts, ipv6: facts.ipv6 && ipv6 }, before) }
+  const { plan, facts, ipv6, strictLo } = wish
+  return { ...wish, carried: carriedBy(plan, before), ruleSet: compileRules(plan, { ...facts, ipv6: facts.ipv6 && ipv6, ...(strictLo === true ? { strictNow: true } : {}) }, before) }
 }
 
 /** What a person was shown is what is applied. */

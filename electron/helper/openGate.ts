@@ -33,6 +33,7 @@ import type { Journal } from './runFolder.ts'
 import { applyRoutes, revertRoutes } from './runRoutes.ts'
 import { removeLeftScopes } from './runScope.ts'
 import { surveyKernel } from './surveyKernel.ts'
+import { Surroundings } from './surroundings.ts'
 import { takeBack } from './takeBack.ts'
 
 declare const __SLUICE_VERSION__: string | undefined
@@ -73,6 +74,7 @@ export class OpenGate {
   #relay: RelayLink | undefined
   #keeper: RuleKeeper | undefined
   #watch: RuleWatch | undefined
+  #surroundings: Surroundings | undefined
   #applied: AppliedRules | undefined
   /** Changes, drainings and resumings one after the other, in the order asked. */
   #turns: Promise<unknown> = Promise.resolve()
@@ -223,6 +225,7 @@ export class OpenGate {
     signal.throwIfAborted()
     this.#applied = applied
     this.#watchRules(backend, applied.ruleSet, keeper)
+    this.#watchSurroundings(facts.lenientLo === true, ready.holds, firewalls.filter((each) => !each.letsPass))
     this.#phase = 'open'
     logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
     this.#watchEvery(pingEvery)
@@ -241,6 +244,42 @@ export class OpenGate {
     })
     this.#watch = watch
     watch.start()
+  }
+
+  /** From now on what others do that breaks diverted flows is told, and what can be done about it is done. */
+  #watchSurroundings(lenient: boolean, holds: boolean, firewalls: readonly InputFirewall[]): void {
+    const surroundings = new Surroundings({
+      lenient,
+      firewalls,
+      mark: () => {
+        const plan = this.#applied?.plan
+        return plan?.scope.includes('forwarded') === true ? plan.marks.forwarded : undefined
+      },
+      onLenience: (now) => void this.#inTurn(() => this.#followLenience(now, holds)).catch((error: unknown) => this.#collapse(error)),
+      onFirewalls: (found) => this.#applied !== undefined && this.#warnOfFirewalls(found, holds && waitsForwarded(this.#applied)),
+    })
+    this.#surroundings = surroundings
+    surroundings.start()
+  }
+
+  /** Where lo no longer lets in what the relay sends again, a device's connection that waits would wait for ever. */
+  async #followLenience(lenient: boolean, holds: boolean): Promise<void> {
+    const [keeper, applied] = [this.#keeper, this.#applied]
+    if (keeper === undefined || applied === undefined || this.#isEnding()) return
+    const next = applyTo({ ...applied, strictLo: !lenient }, applied.carried)
+    const matters = holds && waitsForwarded(next) !== waitsForwarded(applied)
+    // While draining nobody new is taken; resuming begins with these.
+    if (matters && this.#isIn('open')) await keeper.change(next.ruleSet, udpKnown, this.#giveUp.signal)
+    this.#applied = next
+    if (!matters) return
+    const keeps = next.plan.keepPort
+    const message = lenient
+      ? `Reverse-path rules on lo are lenient again: devices’ connections wait for their server once more${keeps ? ', and keep their ports' : ''}.`
+      : `Somebody else made reverse-path rules on lo strict (rp_filter or src_valid_mark, as VPN tools do): devices’ connections go on but no longer wait for their server, so closed ports look open for a moment before they are reset${keeps ? ', and servers see ports of this computer’s' : ''}.`
+    logAction({ result: 'note', text: message })
+    this.#context.emit({ event: 'warning', code: lenient ? 'lenient-lo' : 'strict-lo', message })
+    // A SYN that waited came in by lo, which firewalls let pass.
+    if (!lenient) this.#surroundings?.tellFirewallsAnew()
   }
 
   /** Rejects with `not-open` unless open. What the kernel refused is not changed at all and the gate stays open. */
@@ -262,6 +301,7 @@ export class OpenGate {
         throw error
       }
       this.#applied = next
+      if (next.plan.scope.includes('forwarded') && !applied.plan.scope.includes('forwarded')) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
     })
@@ -467,6 +507,7 @@ export class OpenGate {
   async #takeBack(): Promise<FailureReport[]> {
     const troubles: FailureReport[] = []
     await this.#watch?.stop()
+    await this.#surroundings?.stop()
     await this.#resetFlows()
     for (const undo of this.#undo.splice(0).reverse()) {
       try {
@@ -498,6 +539,11 @@ export class OpenGate {
       relay.ping(id)
     })
   }
+}
+
+/** Whether devices' connections wait for their server. */
+function waitsForwarded({ ruleSet }: AppliedRules): boolean {
+  return ruleSet.chains.some(({ name, steps }) => name === 'take' && steps.some(({ then }) => then.does === 'hold'))
 }
 
 /** Where lock or journal cannot be written nothing may be changed: a person is told why in their words. */

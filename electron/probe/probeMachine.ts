@@ -1,10 +1,11 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 
 import type { BackendChoice } from '#core/plan/plan.ts'
 import { backendPreference as backends } from '#core/rules/chooseBackend.ts'
 import type { MachineFacts, ToolFacts } from '#core/rules/machineFacts.ts'
 import { listCgroups } from './cgroups.ts'
 import { listInterfaces } from './interfaces.ts'
+import { isLenientLo } from './lenientLo.ts'
 import { tryBackend } from './tryBackend.ts'
 
 /**
@@ -18,7 +19,7 @@ export async function probeMachine({ privileged, choice }: { readonly privileged
     tools,
     ipv6: existsSync('/proc/net/if_inet6'),
     interfaces,
-    lenientLo: isLenient(),
+    lenientLo: isLenientLo(),
     ...(cgroups === undefined ? {} : { cgroupPrefix: cgroups.prefix }),
     ...(cgroups?.paths === undefined ? {} : { cgroups: cgroups.paths }),
   }
@@ -33,16 +34,4 @@ async function tryUntilFound(choice: BackendChoice, privileged: boolean): Promis
     if (tool.usable && tool.redirectsBecause === undefined) break
   }
   return tools
-}
-
-/** Linux takes the larger of `all` and the interface's own for rp_filter, and either for src_valid_mark (Documentation/networking/ip-sysctl.rst). */
-function isLenient(): boolean {
-  const value = (path: string): number => {
-    try {
-      return Number(readFileSync(`/proc/sys/net/ipv4/conf/${path}`, 'utf8'))
-    } catch {
-      return 1
-    }
-  }
-  return Math.max(value('all/rp_filter'), value('lo/rp_filter')) !== 1 && value('all/src_valid_mark') + value('lo/src_valid_mark') === 0
 }

@@ -79,9 +79,9 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
  * Whose SYNs can wait for their server. A program's own goes out a second time and conntrack sees nothing odd; one from elsewhere has to come in by lo a
  * second time (on the way out, a masquerade of somebody's would change its sender), and strict reverse-path rules know better than to let it.
  */
-function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo }: MachineFacts): readonly Scope[] {
+function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo, strictNow }: MachineFacts): readonly Scope[] {
   if (!hold || tcp.length === 0) return []
-  return scope.filter((each) => each === 'local' || lenientLo === true)
+  return scope.filter((each) => each === 'local' || (lenientLo === true && strictNow !== true))
 }
 
 /** What may be at the relay once these rules have stood. */

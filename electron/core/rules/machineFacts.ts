@@ -26,6 +26,8 @@ export interface MachineFacts {
   readonly interfaces: readonly string[]
   /** A packet put on lo is let in though its sender lives elsewhere: no strict rp_filter there, no src_valid_mark. Absent: not known, so no. */
   readonly lenientLo?: boolean
+  /** They became strict while the gate is open: nobody’s connection waits by lo any more, those that did go on. */
+  readonly strictNow?: boolean
   /** Existing cgroup v2 paths, without leading slash; absent when they could not be listed (then a wrong one is found only when the rules are loaded). */
   readonly cgroups?: readonly string[]
   /** Where the cgroup v2 hierarchy lies below /sys/fs/cgroup: `` or, on a hybrid layout, `unified`. */

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from 'vitest'
 
 import { labAddresses } from '#test/lab/makeLab.ts'
 
-import { ask, expectClean, openGate, snapshot } from './harness.ts'
+import { ask, expectClean, openGate, planFor, snapshot, withoutLease } from './harness.ts'
 import type { TestHelper } from './harness.ts'
 import { lab, programs, start } from './stage.ts'
 
@@ -20,6 +20,9 @@ const everyWay = [['client', 'ipv4'], ['client', 'ipv6'], ['router', 'ipv4'], ['
 async function expectRelayed(): Promise<void> {
   for (const [place, family] of everyWay) expect(await ask(lab, place, family, 8080), `${place} ${family}`).toMatchObject({ ok: true, relayed: true })
 }
+
+/** Without what is renewed, and what only lists. */
+const withoutPassing = (rules: string): string => withoutLease(rules).replace(/(set lease \{\n[^}]*?)\t\telements = \{[^}]*\}\n/g, '$1')
 
 describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
   test('masquerade: the server goes on seeing the router\'s address', async () => {
@@ -57,6 +60,53 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     const before = await snapshot(lab)
     // With src_valid_mark SYNs are not held (machine facts), and so stand in no digest.
     await openGate(helper, programs, backend, { hold: false })
+    await expectRelayed()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('a VPN tool makes lo strict while open: devices\' connections go on, old and new, said so, and wait again when it has gone', async () => {
+    const before = await snapshot(lab)
+    const ruleset = async (): Promise<string> => (await lab.exec('router', ['sh', '-c', 'nft -s list ruleset'])).stdout
+    const makeStrict = (value: number): Promise<void> => router(`for f in src_valid_mark rp_filter; do echo ${String(value)} > /proc/sys/net/ipv4/conf/all/$f; done`)
+    // A connection that waits keeps its port, one that does not cannot.
+    const expectPorts = async (relayed: boolean): Promise<void> => {
+      for (const family of ['ipv4', 'ipv6'] as const) {
+        expect(await ask(lab, 'client', family, 8080)).toMatchObject({ ok: true, relayed })
+        expect(await ask(lab, 'router', family, 8080)).toMatchObject({ ok: true, relayed: true })
+      }
+    }
+    await openGate(helper, programs, backend, { keepPort: true })
+    await expectPorts(false)
+    const opened = await ruleset()
+    const peer = lab.peer('client', 'talk', labAddresses.ipv4.server, '8080')
+    await peer.event(({ event }) => event === 'line')
+    await makeStrict(1)
+    expect((await helper.event('warning', ({ code }) => code === 'strict-lo')).message).toContain('no longer wait')
+    await expectPorts(true)
+    peer.write('send still here')
+    await peer.event(({ line }) => line === 'still here')
+    await makeStrict(0)
+    await helper.event('warning', ({ code }) => code === 'lenient-lo')
+    expect(withoutPassing(await ruleset())).toBe(withoutPassing(opened))
+    await expectPorts(false)
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
+  test('a firewall that drops what comes in starts while open: said with a mend that mends; and when devices are added', async () => {
+    const before = await snapshot(lab)
+    await openGate(helper, programs, backend, { hold: false, scope: ['local'] })
+    await router('nft add table inet theirs; nft "add chain inet theirs input { type filter hook input priority filter; policy drop; }"; nft add rule inet theirs input ct state established,related accept; nft add rule inet theirs input iifname lo accept; nft add rule inet theirs input meta l4proto icmpv6 accept')
+    expect(await ask(lab, 'router', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
+    await helper.request('change', planFor({ backend, hold: false }))
+    const { message } = await helper.event('warning', ({ code }) => code === 'firewall')
+    const mend = /`sudo ([^`]+)`/.exec(message)?.[1] ?? ''
+    await router(mend)
+    await expectRelayed()
+    await router('nft add table inet others; nft "add chain inet others input { type filter hook input priority filter; policy drop; }"')
+    expect((await helper.event('warning', ({ code, message: text }) => code === 'firewall' && text.includes('inet others input'))).message).not.toContain('theirs')
+    await router('nft delete table inet theirs; nft delete table inet others')
     await expectRelayed()
     await helper.end()
     await expectClean(lab, before)
