@@ -8,6 +8,7 @@ import { logAction } from './actionLog.ts'
 import { startMonitor } from './monitor.ts'
 import type { Monitor } from './monitor.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
+import { restartWait } from './restartWait.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
 import { findTool } from './runTool.ts'
 import { inspectRoutes, repairRoutes } from './watchRoutes.ts'
@@ -33,7 +34,6 @@ const fightEvents = 3
 const fightTime = 10_000
 /** A look without being told, in case a monitor is frozen or missed something (its socket's buffer is finite). iptables-legacy tells nobody anything. */
 const lookEvery = { told: 5000, untold: 400 } as const
-const restartLimit = 10
 
 /**
  * Notices what others do to our rules and routes while the gate is open, and puts it back: told by `ip monitor` and `nft monitor` within milliseconds, and by looking. What was
@@ -47,7 +47,8 @@ export class RuleWatch {
   #timer: NodeJS.Timeout | undefined
   #looking: Promise<boolean> = Promise.resolve(false)
   #events: number[] = []
-  #restarts = 0
+  readonly #restarts = new Map<string, NodeJS.Timeout>()
+  #lookedAt = 0
   /** Who last changed something of ours, as nft names it; our own changes are named as well, so it counts only if something is lost. */
   #suspect: string | undefined
 
@@ -67,7 +68,10 @@ export class RuleWatch {
     const nftTells = backend === 'iptables' || (backend === 'nft' && keeper.holder === undefined)
     if (nft !== undefined && nftTells) this.#watch('nft', [nft, 'monitor'], this.#nftListener(backend))
     const untold = ip === undefined || backend === 'iptables-legacy' || (nftTells && nft === undefined)
-    this.#timer = setInterval(() => void this.look(), untold ? lookEvery.untold : lookEvery.told)
+    this.#timer = setInterval(() => {
+      // Whoever waits for its monitor is told nothing meanwhile.
+      if (untold || this.#restarts.size > 0 || performance.now() - this.#lookedAt >= lookEvery.told) void this.look()
+    }, lookEvery.untold)
   }
 
   /** Resolves when nothing is being put back any more, so that taking back does not race with it. */
@@ -75,6 +79,8 @@ export class RuleWatch {
     this.#stopped = true
     clearTimeout(this.#settle)
     clearInterval(this.#timer)
+    for (const restart of this.#restarts.values()) clearTimeout(restart)
+    this.#restarts.clear()
     for (const monitor of this.#monitors.values()) monitor.stop()
     this.#monitors.clear()
     await this.#looking
@@ -82,6 +88,7 @@ export class RuleWatch {
 
   /** Looks now and puts back what is lost. True: something was. Never rejects. */
   look(): Promise<boolean> {
+    this.#lookedAt = performance.now()
     this.#looking = this.#looking.then(() => (this.#stopped ? false : this.#look().catch((error: unknown) => this.#giveUp('rules could not be looked at', error))))
     return this.#looking
   }
@@ -156,13 +163,19 @@ export class RuleWatch {
     }
   }
 
-  #watch(name: string, words: readonly [string, ...string[]], onLine: (line: string) => void): void {
+  #watch(name: string, words: readonly [string, ...string[]], onLine: (line: string) => void, waited = 0): void {
     if (this.#stopped) return
+    const begun = performance.now()
     const monitor = startMonitor(words, onLine, () => {
-      if (this.#stopped || ++this.#restarts > restartLimit) return
-      // While it was away something may have happened.
-      this.#watch(name, words, onLine)
-      this.#stir()
+      if (this.#stopped) return
+      const wait = restartWait(performance.now() - begun, waited)
+      const restart = setTimeout(() => {
+        this.#restarts.delete(name)
+        this.#watch(name, words, onLine, wait)
+        // While it was away something may have happened.
+        this.#stir()
+      }, wait)
+      this.#restarts.set(name, restart)
     })
     this.#monitors.set(name, monitor)
     if (monitor.identity !== undefined) this.#options.onProcess(monitor.identity)
