@@ -7,6 +7,7 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
+import { bridgesCallRules, lookAtBridges } from '#probe/bridges.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
 import type { InputFirewall } from '#probe/inputFirewalls.ts'
@@ -151,6 +152,7 @@ export class OpenGate {
     const ruleSet = requireDigest(plan, facts, request.digest)
     for (const message of describeLosses(plan, facts)) this.#context.emit({ event: 'warning', code: 'redirect', message })
     this.#warnOfFirewalls(firewalls.filter((each) => !each.letsPass), holdsSyns(ruleSet))
+    if (plan.scope.includes('forwarded') && ruleSet.way !== 'redirect' && (plan.udp.length > 0 || !waitsForwarded({ ruleSet }))) await this.#warnOfBridges()
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
@@ -373,6 +375,12 @@ export class OpenGate {
     this.#context.emit({ event: 'warning', code: 'firewall', message: `A firewall drops what comes in (${where}): ${held ? 'forwarded UDP, and forwarded flows that somebody translates (NAT),' : 'forwarded flows'} will not reach the relay, those of this computer will. To mend it: ${mends}` })
   }
 
+  async #warnOfBridges(): Promise<void> {
+    if (!(await bridgesCallRules())) return
+    const { fact, mend } = await lookAtBridges()
+    if (mend !== undefined) this.#context.emit({ event: 'warning', code: 'bridges', message: `Bridges here: ${fact}. To mend it: ${mend}` })
+  }
+
   #step(text: string): void {
     this.#context.emit({ event: 'step', text })
   }
@@ -542,7 +550,7 @@ export class OpenGate {
 }
 
 /** Whether devices' connections wait for their server. */
-function waitsForwarded({ ruleSet }: AppliedRules): boolean {
+function waitsForwarded({ ruleSet }: Pick<AppliedRules, 'ruleSet'>): boolean {
   return ruleSet.chains.some(({ name, steps }) => name === 'take' && steps.some(({ then }) => then.does === 'hold'))
 }
 

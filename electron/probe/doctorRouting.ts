@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises'
 
 import { Failure } from '#core/contract/failure.ts'
 import { defaultMarks, defaultTable, routeProtocol } from '#core/rules/names.ts'
+import { lookAtBridges } from './bridges.ts'
 import { checkConflicts } from './conflicts.ts'
 import { ask, readText } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
@@ -73,13 +74,8 @@ export const checkReversePath: Check = async ({ facts }) => {
 }
 
 export const checkBridges: Check = async () => {
-  const row = { id: 'bridges', title: 'Bridges' }
-  const names = ((await ask('ip', ['-o', 'link', 'show', 'type', 'bridge'])) ?? '').split('\n').flatMap((line) => /^\d+: ([^:@]+)/.exec(line)?.[1] ?? [])
-  if (names.length === 0) return [{ ...row, verdict: 'ok', fact: 'there are none' }]
-  const called = await Promise.all(['iptables', 'ip6tables'].map((family) => readText(`/proc/sys/net/bridge/bridge-nf-call-${family}`)))
-  const list = names.slice(0, 5).join(', ')
-  if (!called.includes('1')) return [{ ...row, verdict: 'ok', fact: `${list}: what they route is seen, what stays within one of them is not` }]
-  return [{ ...row, verdict: 'warn', fact: `${list}, and bridge-nf-call-iptables is on (Docker sets it): forwarded flows of containers would fail while the gate takes them`, mend: 'leave "forwarded" out (--scope local), or sudo sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, which changes how containers are kept apart' }]
+  const { fact, mend } = await lookAtBridges()
+  return [{ id: 'bridges', title: 'Bridges', fact, ...(mend === undefined ? { verdict: 'ok' } : { verdict: 'warn', mend }) }]
 }
 
 /** systemd-networkd removes rules and routes it does not know when it (re)starts. */

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { beforeEach, describe, expect, test } from 'vitest'
 
 import { labAddresses } from '#test/lab/makeLab.ts'
@@ -160,6 +161,24 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     await openGate(again, programs, backend, { hold: false })
     expect(again.events.some((event) => event.event === 'warning' && event.code === 'firewall')).toBe(false)
     await again.end()
+  })
+
+  test.runIf(existsSync('/proc/sys/net/bridge'))('a bridge that calls the rules of IP, as Docker has it: connections that wait are relayed; of what would fail is warned', async () => {
+    const { ipv4, ipv6 } = labAddresses
+    await router(`ip link add br0 type bridge; ip link set br0 up; ip addr del ${ipv4.routerToClient}/24 dev cl0; ip -6 addr del ${ipv6.routerToClient}/64 dev cl0; ip link set cl0 master br0; ip addr add ${ipv4.routerToClient}/24 dev br0; ip -6 addr add ${ipv6.routerToClient}/64 dev br0 nodad; for f in iptables ip6tables; do echo 1 > /proc/sys/net/bridge/bridge-nf-call-$f; done`)
+    const isWarned = (by: TestHelper): boolean => by.events.some((event) => event.event === 'warning' && event.code === 'bridges')
+    await openGate(helper, programs, backend)
+    await expectRelayed()
+    expect(isWarned(helper)).toBe(false)
+    await helper.end()
+    const datagrams = start()
+    await openGate(datagrams, programs, backend, { udp: '5300' })
+    expect((await datagrams.event('warning', ({ code }) => code === 'bridges')).message).toMatch(/br0, and bridge-nf-call-iptables is on.*sysctl net\.bridge\.bridge-nf-call-iptables=0/)
+    await datagrams.end()
+    const local = start()
+    await openGate(local, programs, backend, { udp: '5300', scope: ['local'] })
+    expect(isWarned(local)).toBe(false)
+    await local.end()
   })
 
   test('no IPv6 on any interface: IPv4 is intercepted all the same', async () => {
