@@ -1,3 +1,4 @@
+import { actionLogPath } from '#core/contract/actionLog.ts'
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
@@ -15,7 +16,7 @@ import { findPlaces } from '#probe/places.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
 
-import { logAction, onAction } from './actionLog.ts'
+import { logAction, onAction, onLogLoss } from './actionLog.ts'
 import { acquireLock } from './acquireLock.ts'
 import { applyTo, compileChange, requireDigest } from './appliedRules.ts'
 import type { AppliedRules } from './appliedRules.ts'
@@ -97,7 +98,11 @@ export class OpenGate {
 
   constructor(context: GateContext) {
     this.#context = context
-    this.#unlog = onAction((text) => context.emit({ event: 'action', text }))
+    const unlisten = [
+      onAction((text) => context.emit({ event: 'action', text })),
+      onLogLoss((why) => context.emit({ event: 'warning', code: 'log-unwritable', message: `What is done as root is not written to ${actionLogPath} any more: ${why}. It is shown here all the same.` })),
+    ]
+    this.#unlog = () => unlisten.forEach((each) => each())
   }
 
   get closed(): boolean {

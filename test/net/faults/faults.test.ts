@@ -206,7 +206,7 @@ function tellingWords({ victim, deed, moment }: Fault): RegExp | undefined {
   if (deed === 'a second gate') return /already-open/
   if (deed === 'disk full under the capture') return /capture-stopped|cannot-write|disk-full/
   if (deed === 'disk full under the journal') return /^disk-full: there is no room in \/run\/sluice/m
-  if (deed === 'disk full under the log') return undefined
+  if (deed === 'disk full under the log') return /log-unwritable: .*ENOSPC/
   if (deed.endsWith('gone')) return /rules-restored: Somebody else took away .*; it was put back/
   if (deed.startsWith('journal') || deed === 'connection cut') return /the helper ended/
   if (victim === 'helper') return deed === 'SIGKILL' ? /helper-died|the helper ended/ : undefined
