@@ -475,20 +475,25 @@ export class OpenGate {
   #renew(): void {
     if (this.#renewing) return
     this.#renewing = true
-    this.#keeper
-      ?.renew()
-      .catch(async (error: unknown) => {
-        // Perhaps somebody took the table away: the watch puts it back with a new lease, or has done so already, or gives up by itself; and perhaps it is taken away once more meanwhile.
-        const keeper = this.#keeper
-        const watch = this.#watch
-        if (keeper?.holder !== undefined || watch === undefined) throw error
-        if ((await watch.look()) || this.#phase !== 'open') return
-        await keeper?.renew().catch(async (again: unknown) => {
-          if (!(await watch.look())) throw again
-        })
-      })
+    this.#renewOrLook()
       .catch((error: unknown) => this.#phase === 'open' && this.#collapse(error))
       .finally(() => (this.#renewing = false))
+  }
+
+  async #renewOrLook(): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      const [keeper, watch] = [this.#keeper, this.#watch]
+      try {
+        await keeper?.renew()
+        return
+      } catch (error) {
+        if (keeper?.holder !== undefined || watch === undefined) throw error
+        // Perhaps somebody took the table away: the watch puts it back with a new lease, or gives up by itself. Or has put it back already, so that nothing is seen to be
+        // amiss: each further failure is then another taking away, and the third of those ends the gate with its own words.
+        if ((await watch.look()) || this.#phase !== 'open') return
+        if (tries === 5) throw error
+      }
+    }
   }
 
   /** Something broke while open: everything back at once, and whoever listens is told why. */
