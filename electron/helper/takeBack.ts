@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { chainPrefix, defaultTable, iptablesTables, nftFamily, nftTable, routeProtocol, rulePreference } from '#core/rules/names.ts'
 import type { IptablesTable } from '#core/rules/names.ts'
 import { sweepIptables } from '#core/rules/renderIptables.ts'
+import type { IpRule } from '#probe/readRouting.ts'
 
 import { removeLeftScopes } from './runScope.ts'
 import type { Journal } from './runFolder.ts'
@@ -96,21 +97,12 @@ export async function restoreBase(family: 'ipv4' | 'ipv6', table: IptablesTable,
 
 export const nftFamilyOf = (family: 'ipv4' | 'ipv6'): 'ip' | 'ip6' => (family === 'ipv4' ? 'ip' : 'ip6')
 
-interface ListedRule {
-  readonly priority?: number
-  readonly fwmark?: string
-  readonly fwmask?: string
-  readonly iif?: string
-  readonly table?: string
-  readonly protocol?: string
-}
-
 async function removeRoutes(family: '-4' | '-6', table: number, removed: string[]): Promise<void> {
   const ip = findTool('ip')
   if (ip === undefined) return
   const word = family === '-4' ? 'IPv4' : 'IPv6'
   const listed = await askTool(ip, ['-j', '-N', family, 'rule', 'show'])
-  const rules = (JSON.parse(listed.stdout || '[]') as readonly ListedRule[]).filter(
+  const rules = (JSON.parse(listed.stdout || '[]') as readonly IpRule[]).filter(
     (rule) => rule.protocol === String(routeProtocol) && rule.priority === rulePreference && rule.fwmark !== undefined,
   )
   // Our rules name their tables, so a table of another plan is found as well. 254 is main, which one of ours looks up.
@@ -127,7 +119,7 @@ async function removeRoutes(family: '-4' | '-6', table: number, removed: string[
   }
 }
 
-function ruleSelector(rule: ListedRule): string[] {
+function ruleSelector(rule: IpRule): string[] {
   const mark = rule.fwmask === undefined ? `${rule.fwmark ?? ''}/0xffffffff` : `${rule.fwmark ?? ''}/${rule.fwmask}`
   return [
     ...['pref', String(rule.priority ?? 0)],

@@ -131,6 +131,11 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
     }
     pre.push(...openings(plan, [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], 'fwd_sel'))
     const narrowing = narrowForwarded(plan)
+    const hand: Step[] = [
+      always({ does: 'hand-to-relay', mark: marks.forwarded }),
+      // There is no relay, and it goes direct: not ours then, nor when there is one again.
+      always({ does: 'unmark-flow', mark: marks.forwarded }),
+    ]
     chains.push(
       {
         name: 'take',
@@ -138,12 +143,10 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
           // So that the flow is ours even after the relay has let go of it for its silence (see `fwd_sel`), or has no socket for it yet (see `pre`).
           always({ does: 'mark-flow', mark: marks.forwarded }),
           ...hold('forwarded'),
-          always({ does: 'hand-to-relay', mark: marks.forwarded }),
-          // There is no relay, and it goes direct: not ours then, nor when there is one again.
-          always({ does: 'unmark-flow', mark: marks.forwarded }),
+          ...hand,
         ],
       },
-      ...(carries('tcp') ? [{ name: 'fwd_on', steps: [always({ does: 'hand-to-relay', mark: marks.forwarded }), always({ does: 'unmark-flow', mark: marks.forwarded })] } satisfies Chain] : []),
+      ...(carries('tcp') ? [{ name: 'fwd_on', steps: hand } satisfies Chain] : []),
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
       {
