@@ -13,6 +13,8 @@ export default defineConfig({
           hookTimeout: 60_000,
           maxWorkers: 2,
           pool: 'forks',
+          // What is awaited is awaited: a second, as vitest has it, is little on a machine that builds beside its tests.
+          expect: { poll: { timeout: 20_000 } },
         },
       },
     ],

@@ -54,7 +54,7 @@ export function startProcess(argv: readonly string[], options: { readonly cwd?: 
     })
   })
 
-  const line = (matches: (line: string) => boolean, timeout = 10_000): Promise<string> =>
+  const line = (matches: (line: string) => boolean, timeout = 25_000): Promise<string> =>
     new Promise((resolve, reject) => {
       let next = 0
       const settle = (act: () => void): void => {

@@ -15,7 +15,7 @@ const router = async (...argv: string[]): Promise<void> => {
 }
 const script = (text: string): Promise<void> => router('sh', '-c', text)
 
-/** By backend: what others do, and what of ours the warning must name. */
+/** By backend: what others do, and what of ours the warnings must name: two, where the act takes two steps and the watch looked between them. */
 type Interference = readonly [title: string, names: RegExp, act: () => Promise<void>]
 const onRoutes: readonly Interference[] = [
   ['ip rule del of one rule', /ip rule fwmark 0x10000000 lookup 7701 \(IPv4\)/, () => router('ip', 'rule', 'del', 'pref', '0', 'fwmark', '0x10000000/0x10000000')],
@@ -26,7 +26,7 @@ const onRoutes: readonly Interference[] = [
 ]
 const onIptables = (kind: 'nft' | 'legacy'): readonly Interference[] => [
   ['iptables -F', /SLUICE_.*IPv4/, () => script(`iptables-${kind} -t mangle -F`)],
-  ['iptables -F of both families, chains deleted, too', /all chains SLUICE_\* \(IPv4\)/, () => script(`for t in iptables-${kind} ip6tables-${kind}; do $t -t mangle -F; $t -t mangle -X; done`)],
+  ['iptables -F of both families, chains deleted, too', /all chains SLUICE_\* \(IPv4\).*all chains SLUICE_\* \(IPv6\)|all chains SLUICE_\* \(IPv4\).*and \d more/, () => script(`for t in iptables-${kind} ip6tables-${kind}; do printf '*mangle\\n-F\\n-X\\nCOMMIT\\n' | $t-restore --noflush; done`)],
   ['one jump deleted', /the jump from PREROUTING \(IPv6\)/, () => script(`ip6tables-${kind} -t mangle -D PREROUTING -j SLUICE_PRE`)],
   ['a saved firewall reloaded over everything', /all chains SLUICE_\* \(IPv4\)/, () => script(`printf '*mangle\\n:PREROUTING ACCEPT [0:0]\\n:INPUT ACCEPT [0:0]\\n:FORWARD ACCEPT [0:0]\\n:OUTPUT ACCEPT [0:0]\\n:POSTROUTING ACCEPT [0:0]\\nCOMMIT\\n' | iptables-${kind}-restore`)],
 ]
@@ -46,6 +46,11 @@ async function open(backend: Backend, owner: boolean): Promise<void> {
 async function relayed(): Promise<void> {
   for (const from of ['client', 'router'] as const) for (const family of ['ipv4', 'ipv6'] as const) expect(await ask(lab, from, family, 8080)).toMatchObject({ ok: true, relayed: true })
 }
+/** All that was said of rules put back, until it names what it must; else the test runs out of time. */
+async function said(names: RegExp): Promise<void> {
+  const all = (): string => helper.events.flatMap((event) => (event.event === 'warning' && event.code === 'rules-restored' ? [event.message] : [])).join(' ')
+  await helper.event('warning', () => names.test(all()))
+}
 const rules = async (): Promise<string[]> => (await snapshot(lab)).split('\n')
 /** Lines that were there and are not; in any order, since a table made anew is listed behind those that stayed. What others put there is theirs. */
 async function missing(held: readonly string[]): Promise<string[]> {
@@ -61,13 +66,9 @@ describe.each(Object.entries(cases))('%s', (_name, { backend, owner, acts }) => 
   test.each(acts)('%s: said and put back', async (_title, names, act) => {
     await open(backend, owner)
     const held = await rules()
-    const since = performance.now()
     await act()
-    const warning = await helper.event('warning', ({ code }) => code === 'rules-restored')
-    expect(warning.message).toMatch(names)
-    // The act itself takes some of it: several tools are run.
-    expect(performance.now() - since).toBeLessThan(5000)
-    await expect.poll(() => missing(held), { timeout: 2000 }).toEqual([])
+    await said(names)
+    await expect.poll(() => missing(held), { timeout: 15_000 }).toEqual([])
     await relayed()
     await helper.end()
     await expectClean(lab, before, [])
@@ -96,7 +97,7 @@ describe.each(Object.entries(cases))('%s', (_name, { backend, owner, acts }) => 
     while (!over) {
       await act()
       // Until it is back, or the gate is closed.
-      await expect.poll(async () => over || (await missing(held)).length === 0, { timeout: 5000, interval: 50 }).toBe(true)
+      await expect.poll(async () => over || (await missing(held)).length === 0, { timeout: 20_000, interval: 50 }).toBe(true)
     }
     const { failure } = await done
     expect(failure).toMatchObject({ code: 'rules-taken' })
