@@ -32,6 +32,8 @@ const sameEvent = 1000
 /** So many events within so long are a fight, which nobody wins. */
 const fightEvents = 3
 const fightTime = 10_000
+/** Whoever takes several things away may not be done while the first are put back: what fails so often, one after another, cannot be. */
+const mostFailures = 3
 /** A look without being told, in case a monitor is frozen or missed something (its socket's buffer is finite). iptables-legacy tells nobody anything. */
 const lookEvery = { told: 5000, untold: 400 } as const
 
@@ -47,6 +49,9 @@ export class RuleWatch {
   #timer: NodeJS.Timeout | undefined
   #looking: Promise<boolean> = Promise.resolve(false)
   #events: number[] = []
+  /** What was lost and could not be put back at once; it is said when it is. */
+  #owed: readonly string[] = []
+  #failures = 0
   readonly #restarts = new Map<string, NodeJS.Timeout>()
   #lookedAt = 0
   /** Who last changed something of ours, as nft names it; our own changes are named as well, so it counts only if something is lost. */
@@ -96,7 +101,7 @@ export class RuleWatch {
   async #look(): Promise<boolean> {
     const { keeper, routed } = this.#options
     const inspect = async (): Promise<string[]> => [...(await keeper.inspect()), ...(await inspectRoutes(routed))]
-    const lost = await inspect()
+    const lost = [...new Set([...this.#owed, ...(await inspect())])]
     if (lost.length === 0 || this.#isStopped()) return false
     const now = performance.now()
     const last = this.#events.at(-1)
@@ -112,9 +117,14 @@ export class RuleWatch {
       await keeper.repair()
       if (!this.#isStopped()) await repairRoutes(routed)
     } catch (error) {
-      if (!this.#isStopped()) this.#giveUp(`somebody else took away ${what}${who}, and it cannot be put back`, error)
+      this.#owed = lost
+      this.#failures += 1
+      if (this.#failures < mostFailures) this.#stir()
+      else this.#giveUp(`somebody else took away ${what}${who}, and it cannot be put back`, error)
       return true
     }
+    this.#owed = []
+    this.#failures = 0
     if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${what}${who}; it was put back.`)
     return true
   }

@@ -1,10 +1,12 @@
+import { writeFileSync } from 'node:fs'
+
 import { describe, expect, test } from 'vitest'
 
 import type { Backend } from '#core/plan/plan.ts'
 
 import { ask, expectClean, expectDirect, openGate, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
-import { olderTool } from './olderTools.ts'
+import { failingBatches, olderTool } from './olderTools.ts'
 import { before, lab, programs, start } from './stage.ts'
 
 /** Somebody else's tools change what is ours while the gate is open: it is said, and put back; or the gate closes and says why. */
@@ -48,9 +50,9 @@ async function relayed(): Promise<void> {
 }
 /** All that was said of rules put back, until it names what it must; else the test runs out of time. */
 async function said(names: RegExp): Promise<void> {
-  const all = (): string => helper.events.flatMap((event) => (event.event === 'warning' && event.code === 'rules-restored' ? [event.message] : [])).join(' ')
-  await helper.event('warning', () => names.test(all()))
+  await helper.event('warning', () => names.test(allSaid()))
 }
+const allSaid = (): string => helper.events.flatMap((event) => (event.event === 'warning' && event.code === 'rules-restored' ? [event.message] : [])).join(' ')
 const rules = async (): Promise<string[]> => (await snapshot(lab)).split('\n')
 /** Lines that were there and are not; in any order, since a table made anew is listed behind those that stayed. What others put there is theirs. */
 async function missing(held: readonly string[]): Promise<string[]> {
@@ -101,12 +103,34 @@ describe.each(Object.entries(cases))('%s', (_name, { backend, owner, acts }) => 
     }
     const { failure } = await done
     expect(failure).toMatchObject({ code: 'rules-taken' })
-    expect(failure?.message).toMatch(names)
+    expect(`${allSaid()} ${failure?.message ?? ''}`).toMatch(names)
     expect(failure?.message).toMatch(/third time in ten seconds/)
     await helper.end()
     await expectClean(lab, before)
     await expectDirect(lab)
   })
+})
+
+test.each([
+  ['twice, as beside somebody who is not done taking away: put back', 2],
+  ['always: the gate closes and says so', 1000],
+])('what is taken away cannot be put back %s', async (_title, times) => {
+  const { within, failures } = failingBatches(programs.folder)
+  helper = start(within)
+  await openGate(helper, programs, 'nft')
+  writeFileSync(failures, String(times))
+  await onRoutes[0]?.[2]()
+  if (times === 2) {
+    await said(/ip rule fwmark 0x10000000 lookup 7701 \(IPv4\)/)
+    await relayed()
+    await helper.end()
+  } else {
+    const { failure } = await helper.event('closed')
+    expect(failure).toMatchObject({ code: 'rules-taken', message: expect.stringMatching(/ip rule fwmark 0x10000000 lookup 7701 \(IPv4\).*cannot be put back/) as string })
+    await helper.end()
+  }
+  await expectClean(lab, before, [])
+  await expectDirect(lab)
 })
 
 test('nft names who it was', async () => {

@@ -29,6 +29,30 @@ esac
 `,
   )
   chmodSync(script, 0o755)
+  return inPlaceOf(path, script)
+}
+
+/** Words that start a program where `ip` fails to add rules by a batch, as often as the number in the file `failures` says; without it, never. */
+export function failingBatches(folder: string): { readonly within: string[]; readonly failures: string } {
+  const path = realpathSync('/usr/sbin/ip')
+  const [real, script, failures] = [join(folder, 'real-ip'), join(folder, 'failing-ip'), join(folder, 'failures')]
+  copyFileSync(path, real)
+  chmodSync(real, 0o755)
+  writeFileSync(
+    script,
+    `#!/bin/bash
+[[ " $* " == *" -batch "* ]] || exec ${quote(real)} "$@"
+text=$(cat)
+left=$(cat ${quote(failures)} 2>/dev/null || echo 0)
+if [[ $text == *"rule add"* && $left -gt 0 ]]; then echo $((left - 1)) >${quote(failures)}; echo "RTNETLINK answers: No buffer space available" >&2; exit 1; fi
+exec ${quote(real)} "$@" <<<"$text"
+`,
+  )
+  chmodSync(script, 0o755)
+  return { within: inPlaceOf(path, script), failures }
+}
+
+function inPlaceOf(path: string, script: string): string[] {
   return ['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c', `mount --bind ${quote(script)} ${quote(path)} && exec "$@"`, 'older']
 }
 
