@@ -10,6 +10,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto bytes = std::as_bytes(std::span(data, size));
   if (const auto logged = sluice::loggedPacket(bytes); logged && logged->size() > size) std::abort();
   const auto syn = sluice::parseSyn(bytes);
+  const auto facts = sluice::readSyn(bytes);
+  if (facts.has_value() != syn.has_value() || (syn && (!(facts->client == syn->client) || !(facts->server == syn->server)))) std::abort();
   if (!syn) return 0;
   if (syn->packet.size() > size || syn->packet.size() > 120) std::abort();
   const auto again = sluice::parseSyn(syn->packet);

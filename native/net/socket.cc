@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <span>
 
 #include "net/socket_options.h"
 #include "net/udp_socket.h"
@@ -47,6 +48,7 @@ Listener openListener(int family, std::uint16_t port, const ListenWish& wish, bo
   if (first && !set(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return fail();
   if (wish.mark != 0 && !set(fd.get(), SOL_SOCKET, SO_MARK, static_cast<int>(wish.mark))) return fail();
   if (wish.reach == Reach::kTransparent && !setTransparent(fd.get(), family)) return Listener{Descriptor{}, errno, true};
+  set(fd.get(), IPPROTO_TCP, TCP_SAVE_SYN, 1);  // a courtesy to servers, as in net/upstream.cc
   // Accepted sockets inherit all of it, which saves a handful of calls a flow.
   if (!armAbrupt(fd.get()) || ::listen(fd.get(), 4096) != 0) return fail();
   result.socket = std::move(fd);
@@ -122,14 +124,25 @@ Listeners openListeners(const ListenWish& wish) {
   return result;
 }
 
-bool originalDestination(int fd, bool redirected, Endpoint& into) {
-  socklen_t length = sizeof into.storage;
-  if (!redirected) return ::getsockname(fd, reinterpret_cast<sockaddr*>(&into.storage), &length) == 0;
-  // Which family it is of only the socket knows.
+std::optional<Arrival> arrivalOf(int fd, bool redirected) {
+  Arrival result;
+  std::array<std::byte, 256> packet;
+  socklen_t length = packet.size();
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, packet.data(), &length) == 0) {
+    if (const auto syn = readSyn(std::span(packet).first(length))) {
+      result.look = syn->look;
+      result.server = syn->server;
+    }
+  }
+  Endpoint& server = result.server;
+  if (!redirected && server.family() != AF_UNSPEC) return result;
+  length = sizeof server.storage;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&server.storage), &length) != 0) return std::nullopt;
+  if (!redirected) return result;
   constexpr int kOriginal = 80;  // SO_ORIGINAL_DST, IP6T_SO_ORIGINAL_DST: linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&into.storage), &length) != 0) return false;
-  length = into.size();
-  return ::getsockopt(fd, into.v4() ? SOL_IP : SOL_IPV6, kOriginal, &into.storage, &length) == 0;
+  length = server.size();
+  if (::getsockopt(fd, server.v4() ? SOL_IP : SOL_IPV6, kOriginal, &server.storage, &length) != 0) return std::nullopt;
+  return result;
 }
 
 int undelivered(int fd) {

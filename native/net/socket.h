@@ -4,11 +4,13 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "net/descriptor.h"
 #include "net/endpoint.h"
+#include "net/syn.h"
 
 namespace sluice {
 
@@ -40,8 +42,12 @@ struct ListenWish {
 };
 Listeners openListeners(const ListenWish& wish);
 
-// Where a connection the rules brought here was going. Handed over as it was (TPROXY) that is the socket's own address; redirected, conntrack is asked. false: nobody knows.
-bool originalDestination(int fd, bool redirected, Endpoint& into);
+// What is known of a connection that the rules brought here; to be asked once, for the kernel forgets the SYN then.
+struct Arrival {
+  Endpoint server;   // where it was going. Handed over as it was (TPROXY) that is the socket's own address; redirected, conntrack is asked
+  SynLook look;      // all zero where the kernel kept no SYN: a listener that is flooded answers by cookies
+};
+std::optional<Arrival> arrivalOf(int fd, bool redirected);  // none: nobody knows where it was going
 
 // What the kernel has not delivered of what was written, its end of stream included. linux/sockios.h, tcp(7).
 int undelivered(int fd);

@@ -90,9 +90,12 @@ std::uint16_t mssOf(std::span<const std::byte> options) {
   return 0;
 }
 
-}  // namespace
+// How long its headers are: IP's, and TCP's.
+struct Extent {
+  std::size_t header, tcp;
+};
 
-std::optional<Syn> parseSyn(std::span<const std::byte> packet) {
+std::optional<Extent> extentOf(std::span<const std::byte> packet) {
   if (packet.empty()) return std::nullopt;
   const std::uint8_t version = byteAt(packet, 0) >> 4U;
   if (version == 4) {
@@ -106,15 +109,34 @@ std::optional<Syn> parseSyn(std::span<const std::byte> packet) {
   const std::size_t tcp = (byteAt(packet, header + 12) >> 4U) * std::size_t{4};
   if (tcp < kTcpHeader || packet.size() < header + tcp) return std::nullopt;
   if ((byteAt(packet, header + 13) & (kFin | kSyn | kRst | kAck)) != kSyn) return std::nullopt;
+  return Extent{header, tcp};
+}
 
+SynFacts factsOf(std::span<const std::byte> packet, const Extent& extent) {
+  const bool v4 = isV4(packet);
+  SynFacts facts;
+  facts.client = endpointAt(packet, v4 ? 12 : 8, extent.header);
+  facts.server = endpointAt(packet, v4 ? 16 : 24, extent.header + 2);
+  facts.look.mss = mssOf(packet.subspan(extent.header + kTcpHeader, extent.tcp - kTcpHeader));
+  facts.look.tos = v4 ? byteAt(packet, 1) : static_cast<std::uint8_t>(wordAt(packet, 0) >> 4U);
+  facts.look.hops = byteAt(packet, v4 ? 8 : 7);
+  return facts;
+}
+
+}  // namespace
+
+std::optional<SynFacts> readSyn(std::span<const std::byte> packet) {
+  const auto extent = extentOf(packet);
+  return extent ? std::optional(factsOf(packet, *extent)) : std::nullopt;
+}
+
+std::optional<Syn> parseSyn(std::span<const std::byte> packet) {
+  const auto extent = extentOf(packet);
+  if (!extent) return std::nullopt;
+  const auto [header, tcp] = *extent;
   Syn syn;
-  const bool v4 = version == 4;
-  syn.client = endpointAt(packet, v4 ? 12 : 8, header);
-  syn.server = endpointAt(packet, v4 ? 16 : 24, header + 2);
+  static_cast<SynFacts&>(syn) = factsOf(packet, *extent);
   syn.sequence = static_cast<std::uint32_t>(wordAt(packet, header + 4)) << 16U | wordAt(packet, header + 6);
-  syn.mss = mssOf(packet.subspan(header + kTcpHeader, tcp - kTcpHeader));
-  syn.tos = v4 ? byteAt(packet, 1) : static_cast<std::uint8_t>(wordAt(packet, 0) >> 4U);
-  syn.hops = byteAt(packet, v4 ? 8 : 7);
   syn.packet.assign(packet.begin(), packet.begin() + static_cast<std::ptrdiff_t>(header + tcp));
   finish(syn.packet);
   return syn;

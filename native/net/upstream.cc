@@ -12,19 +12,21 @@
 #include "net/descriptor_room.h"
 #include "net/own_ports.h"
 #include "net/socket_options.h"
+#include "net/udp_message.h"
 #include "net/udp_socket.h"
 
 namespace sluice {
 namespace {
 
 // A connection looks like its client's: each is a courtesy, so a kernel that refuses one is let be.
-void imitate(int fd, const UpstreamRequest& request, bool forwarded) {
+void imitate(int fd, const UpstreamRequest& request) {
   const bool v4 = request.server.v4();
-  if (request.tos != 0) setOption(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TOS : IPV6_TCLASS, request.tos);
-  if (!forwarded) return;
+  const auto [tos, hops, mss] = request.look;
+  if (tos != 0) setOption(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TOS : IPV6_TCLASS, tos);
   // A router takes one hop away. What arrived with the last one is not ours to judge: the kernel's router part would have dropped it.
-  if (request.hops > 1) setOption(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, request.hops - 1);
-  if (request.mss >= 88 && request.mss <= 32767) setOption(fd, IPPROTO_TCP, TCP_MAXSEG, request.mss);  // what Linux accepts
+  const int left = request.local || request.ownServer ? hops : hops - 1;
+  if (left > 0) setOption(fd, v4 ? SOL_IP : SOL_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, left);
+  if (mss >= 88 && mss <= 32767) setOption(fd, IPPROTO_TCP, TCP_MAXSEG, mss);  // what Linux accepts; loopback's own is larger
 }
 
 // That one and no other, if it is free. A kernel before 6.3 chooses by itself.
@@ -91,12 +93,24 @@ Descriptor makeStream(int family) {
 
 Upstream openUpstream(const UpstreamRequest& request) {
   return reach(request, true, 0, makeStream, [&](int fd) {
-    imitate(fd, request, !request.local);
+    imitate(fd, request);
+    if (!request.server.v4()) setOption(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
     if (request.lateAck) setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
   });
 }
 
 void ackNow(int fd) { setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 1); }
+
+void answerInKind(int upstream, int client) {
+  constexpr int kOptionsOfLast = 6;  // IPV6_2292PKTOPTIONS, linux/in6.h: what recvmsg(2) would say of the packet that came last
+  alignas(cmsghdr) std::byte control[128];
+  socklen_t length = sizeof control;
+  if (::getsockopt(upstream, SOL_IPV6, kOptionsOfLast, control, &length) != 0) return;
+  // Asked no longer: the kernel would keep a copy of every packet for it.
+  setOption(upstream, SOL_IPV6, IPV6_RECVTCLASS, 0);
+  const std::uint8_t tos = parseUdpControl({control, length}).tos;
+  if (tos != 0) setOption(client, SOL_IPV6, IPV6_TCLASS, tos);
+}
 
 Upstream openUdpUpstream(const UpstreamRequest& request) {
   return reach(request, false, 4, makeUdpFlowSocket, [](int) {});

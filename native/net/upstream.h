@@ -5,6 +5,7 @@
 #include <string>
 
 #include "net/endpoint.h"
+#include "net/syn.h"
 
 namespace sluice {
 
@@ -16,9 +17,7 @@ struct UpstreamRequest {
   bool spoof = true;         // rules bring answers to a client's address here
   std::uint32_t mark = 0;
   bool keepPort = false;     // the server is to see the client's port, too, if it is free; never a reason to fail
-  // Of the client's SYN, where it was seen; 0: not known. The server then sees what it would have seen.
-  std::uint8_t tos = 0, hops = 0;
-  std::uint16_t mss = 0;
+  SynLook look{};            // of the client's SYN, where it was seen: the server then sees what it would have seen
   bool lateAck = false;      // TCP: the handshake's last ACK leaves with the first bytes, or at ackNow()
 };
 
@@ -35,6 +34,11 @@ Upstream openUpstream(const UpstreamRequest& request);
 
 // What `lateAck` held back leaves, if it has not yet.
 void ackNow(int fd);
+
+// The client of a connection over IPv6 is answered with the traffic class that the server answered with. To be called once, when openUpstream()'s is connected.
+// Not over IPv4: there the kernel tells a socket what class came in only for the connections it accepted (ip(7) knows no such option for TCP;
+// net/ipv4/tcp_ipv4.c sets rcv_tos in tcp_v4_syn_recv_sock() and nowhere else).
+void answerInKind(int upstream, int client);
 
 // The same for a flow of UDP: connected at once, its errors told with what ICMP said.
 Upstream openUdpUpstream(const UpstreamRequest& request);

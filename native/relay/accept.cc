@@ -44,10 +44,11 @@ bool Worker::acceptAll(std::size_t which) {
 }
 
 void Worker::begin(int fd, const Endpoint& client) {
-  Endpoint server;
   const bool redirected = shared_.options.redirected;
+  const std::optional<Arrival> arrival = arrivalOf(fd, redirected);
+  const Endpoint server = arrival ? arrival->server : Endpoint{};
   // Somebody who speaks to the relay itself was not intercepted and has no destination. Where it listens everywhere, that may be anybody.
-  if (!originalDestination(fd, redirected, server) || ((server.port() == shared_.options.port || server.port() == shared_.options.keptPort) && (redirected ? own_ : AddressList{}).contains(server))) {
+  if (!arrival || ((server.port() == shared_.options.port || server.port() == shared_.options.keptPort) && (redirected ? own_ : AddressList{}).contains(server))) {
     ::close(fd);
     return;
   }
@@ -58,6 +59,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   flow.record.id = held ? held->id : shared_.nextId.fetch_add(1, std::memory_order_relaxed);
   flow.record.client = client;
   flow.record.server = server;
+  flow.look = arrival->look;
   flow.side[kClient].fd = fd;
   flow.side[kClient].writable = true;
   flow.local = own_.contains(client);
@@ -153,6 +155,7 @@ Upstream Worker::connectUpstream(Flow& flow, std::uint8_t depth) {
   const Endpoint& server = flow.record.server;
   connecting_.store(static_cast<std::uint64_t>(++connects_) << 32U | UpstreamSet::serverTag(server), std::memory_order_release);
   UpstreamRequest request{flow.record.client, server, flow.local, own_.contains(server), !shared_.options.redirected, shared_.options.uplinkMark};
+  request.look = flow.look;
   request.lateAck = true;
   const Upstream upstream = openUpstream(request);
   flow.side[kServer].fd = upstream.fd;

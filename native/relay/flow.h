@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "capture/recorder.h"
+#include "net/syn.h"
 #include "relay/buffer_pool.h"
 #include "relay/hand_over.h"
 #include "relay/pipe_pool.h"
@@ -57,6 +58,7 @@ struct alignas(64) Flow {
   bool inUpstreams = false;
   bool choosing = false;     // whether it is handed to `via` is known when the witness has looked
   std::uint8_t looks = 0;    // how often that has been put off
+  SynLook look;              // of the client, for its server
   CloseReason reason = CloseReason::kFinished;
   ClosedBy by = ClosedBy::kNone;
   UpstreamSet::Key upstream;

@@ -55,7 +55,7 @@ void Worker::handTo(Flow& flow, HandOver& via) {
   // Where nobody listens iptables' rules drop, and the client would wait for nothing.
   if (via.transparent() && nobodyListens(via.wish().proxy, shared_.options.port)) return close(flow, CloseReason::kFailed, ClosedBy::kGate);
   const Endpoint& server = flow.record.server;
-  const Upstream upstream = via.transparent() ? openUpstream({flow.record.client, server, flow.local, own_.contains(server), true, via.wish().mark}) : via.connect(shared_.options.uplinkMark);
+  const Upstream upstream = via.transparent() ? openUpstream({flow.record.client, server, flow.local, own_.contains(server), true, via.wish().mark, false, flow.look}) : via.connect(shared_.options.uplinkMark);
   flow.side[kServer].fd = upstream.fd;
   flow.upstreamEnd = upstream.local;
   if (upstream.fd >= 0 && via.wish().path.empty()) {

@@ -66,6 +66,7 @@ void Worker::onConnected(Flow& flow, std::int64_t when) {
   flow.state = FlowState::kOpen;
   flow.side[kServer].writable = true;
   track_.connected(flow.record, flow.upstreamEnd, when);
+  if (!flow.record.server.v4()) answerInKind(flow.side[kServer].fd, flow.side[kClient].fd);
   // What a client says at once carries the last ACK of the handshake, which is a packet less. Who says nothing by the next turn may be waiting for the server to begin.
   if (flow.side[kClient].readable) flow.owesAck = false;
   if (flow.owesAck) owing_.push_back(&flow);

@@ -169,7 +169,7 @@ void Usher::connect(Pending& pending) {
     return fail(ELOOP);
   }
   if (shared_.active.load(std::memory_order_relaxed) >= shared_.options.maxFlows) return fail(EMFILE);
-  Upstream upstream = openUpstream({syn.client, syn.server, pending.local, own_.contains(syn.server), true, shared_.options.uplinkMark, shared_.options.keptPort != 0, syn.tos, syn.hops, syn.mss});
+  Upstream upstream = openUpstream({syn.client, syn.server, pending.local, own_.contains(syn.server), true, shared_.options.uplinkMark, shared_.options.keptPort != 0, syn.look});
   if (upstream.fd < 0) return fail(upstream.error);
   pending.upstream.reset(upstream.fd);
   pending.upstreamEnd = upstream.local;

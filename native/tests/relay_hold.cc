@@ -125,35 +125,6 @@ void silent(const Gateway& gateway) {
   checkClosed(relay.finish(), "gate-closed", "gate");
 }
 
-// The server sees the client's TOS, one hop less, and its segment size.
-void imitated(const Gateway& gateway) {
-  Relay relay(holding());
-  Descriptor listener, client;
-  gateway.server->inside([&] {
-    listener = listenAt(at("203.0.113.2", 8080));
-    const int save = 1;
-    CHECK_EQ(setsockopt(listener.get(), IPPROTO_TCP, TCP_SAVE_SYN, &save, sizeof save), 0);
-  });
-  gateway.client->inside([&] {
-    client = socketFor(at("203.0.113.2", 0));
-    const int tos = 0x48, ttl = 33, mss = 700;
-    CHECK_EQ(setsockopt(client.get(), SOL_IP, IP_TOS, &tos, sizeof tos), 0);
-    CHECK_EQ(setsockopt(client.get(), SOL_IP, IP_TTL, &ttl, sizeof ttl), 0);
-    CHECK_EQ(setsockopt(client.get(), IPPROTO_TCP, TCP_MAXSEG, &mss, sizeof mss), 0);
-    const Endpoint server = at("203.0.113.2", 8080);
-    CHECK_EQ(connect(client.get(), server.raw(), server.size()), 0);
-  });
-  const Descriptor accepted = acceptFrom(listener);
-  std::uint8_t syn[120];
-  socklen_t length = sizeof syn;
-  CHECK_EQ(getsockopt(accepted.get(), IPPROTO_TCP, TCP_SAVED_SYN, syn, &length), 0);
-  CHECK_EQ(int{syn[1]}, 0x48);
-  CHECK_EQ(int{syn[8]}, 32);
-  CHECK_EQ(int{syn[40]}, 2);  // the first option: maximum segment size
-  CHECK_EQ(syn[42] << 8U | syn[43], 700);
-  relay.finish();
-}
-
 void viaGateway() {
   const Gateway gateway(true);
   ip("route add 203.0.113.128/25 via 203.0.113.2");
@@ -168,7 +139,6 @@ void viaGateway() {
     notThere(gateway, at(addresses.server, 8099), "refused", "server");
     notThere(gateway, at(addresses.beyond, 8080), "unreachable", "none");
   }
-  imitated(gateway);
   crowd(gateway);
   silent(gateway);
 }

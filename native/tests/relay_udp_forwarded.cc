@@ -221,40 +221,7 @@ void portHeld(const Gateway& gateway, const Addresses& addresses) {
 void service(const Gateway& gateway, const Addresses& addresses) {
   Relay relay(withUdp());
   const Endpoint address = at(addresses.server, 8085);
-  const Descriptor server = serveIn(*gateway.server, address);
-  const Descriptor client = speakFrom(*gateway.client, address);
-  const bool v4 = addresses.client == kFour.client;
-  const int one = 1;
-  for (const Descriptor* each : {&server, &client}) {
-    CHECK_EQ(v4 ? setsockopt(each->get(), SOL_IP, IP_RECVTOS, &one, sizeof one) : setsockopt(each->get(), SOL_IPV6, IPV6_RECVTCLASS, &one, sizeof one), 0);
-  }
-  const auto tosOf = [&](const Descriptor& fd, Endpoint& from) {
-    char byte;
-    alignas(cmsghdr) char control[128];
-    iovec piece{&byte, 1};
-    msghdr header{};
-    header.msg_name = &from.storage;
-    header.msg_namelen = sizeof from.storage;
-    header.msg_iov = &piece;
-    header.msg_iovlen = 1;
-    header.msg_control = control;
-    header.msg_controllen = sizeof control;
-    CHECK_EQ(recvmsg(fd.get(), &header, 0), 1);
-    const cmsghdr* tos = CMSG_FIRSTHDR(&header);
-    CHECK(tos != nullptr);
-    return static_cast<unsigned>(*reinterpret_cast<const std::uint8_t*>(CMSG_DATA(tos)));
-  };
-  for (const int tos : {0x48, 0x00, 0xb9}) {
-    CHECK_EQ(v4 ? setsockopt(client.get(), SOL_IP, IP_TOS, &tos, sizeof tos) : setsockopt(client.get(), SOL_IPV6, IPV6_TCLASS, &tos, sizeof tos), 0);
-    CHECK_EQ(v4 ? setsockopt(server.get(), SOL_IP, IP_TOS, &tos, sizeof tos) : setsockopt(server.get(), SOL_IPV6, IPV6_TCLASS, &tos, sizeof tos), 0);
-    say(client, "x");
-    Endpoint from;
-    const unsigned wanted = static_cast<unsigned>(tos);
-    CHECK_EQ(tosOf(server, from), wanted);
-    sayTo(server, from, "y");
-    Endpoint back;
-    CHECK_EQ(tosOf(client, back), wanted);
-  }
+  checkService(serveIn(*gateway.server, address), speakFrom(*gateway.client, address));
   relay.finish();
 }
 

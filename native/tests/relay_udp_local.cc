@@ -36,6 +36,14 @@ void echo(const Endpoint& address, bool shared) {
   CHECK_EQ(Relay::text(facts(record, "open")[0], "scope"), "local");
 }
 
+// `shared` as above: by a socket of the relay's on the server's address, or as whole packets.
+void service(const Endpoint& address, bool shared) {
+  Relay relay(withUdp());
+  const Descriptor server = serveAt(address, shared);
+  checkService(server, speakTo(address));
+  relay.finish();
+}
+
 void nobodyThere(const Endpoint& address) {
   Relay relay(withUdp());
   const Descriptor client = speakTo(address);
@@ -267,6 +275,8 @@ int main() {
   for (const Endpoint& server : {kServer4, kServer6}) {
     echo(server, true);
     echo(server, false);
+    service(server, true);
+    service(server, false);
     nobodyThere(server);
     refusing(server);
     named(server, true);

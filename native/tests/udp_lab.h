@@ -99,6 +99,40 @@ inline IcmpSeen awaitIcmp(const Descriptor& fd) {
   check::fail(__FILE__, __LINE__, "no error of ICMP");
 }
 
+// One byte, and the class of service it came with; the socket must have been told to say so.
+inline unsigned serviceOf(const Descriptor& fd, Endpoint& from) {
+  char byte;
+  alignas(cmsghdr) char control[128];
+  iovec piece{&byte, 1};
+  msghdr header{};
+  header.msg_name = &from.storage;
+  header.msg_namelen = sizeof from.storage;
+  header.msg_iov = &piece;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  CHECK_EQ(recvmsg(fd.get(), &header, 0), 1);
+  const cmsghdr* tos = CMSG_FIRSTHDR(&header);
+  CHECK(tos != nullptr);
+  return static_cast<unsigned>(*reinterpret_cast<const std::uint8_t*>(CMSG_DATA(tos)));
+}
+// The class of service goes with each datagram, both ways; ECN's two bits, too.
+inline void checkService(const Descriptor& server, const Descriptor& client) {
+  const bool v4 = localEnd(client).v4();
+  const auto set = [&](const Descriptor& fd, int option4, int option6, int value) {
+    CHECK_EQ(setsockopt(fd.get(), v4 ? SOL_IP : SOL_IPV6, v4 ? option4 : option6, &value, sizeof value), 0);
+  };
+  for (const Descriptor* each : {&server, &client}) set(*each, IP_RECVTOS, IPV6_RECVTCLASS, 1);
+  for (const unsigned tos : {0x48U, 0x00U, 0xb9U}) {
+    for (const Descriptor* each : {&server, &client}) set(*each, IP_TOS, IPV6_TCLASS, static_cast<int>(tos));
+    say(client, "x");
+    Endpoint from, back;
+    CHECK_EQ(serviceOf(server, from), tos);
+    sayTo(server, from, "y");
+    CHECK_EQ(serviceOf(client, back), tos);
+  }
+}
+
 inline RelaySettings withUdp(unsigned threads = 1, unsigned idle = 60) {
   RelaySettings settings;
   settings.udp = true;
