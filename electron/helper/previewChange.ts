@@ -98,8 +98,9 @@ async function previewIptables({ ruleSet, backend, relayPort, holds, oldUdp }: G
       const before = kind === 'legacy' && !legacyTables(family).includes(table) ? '' : savedText((await askTool(save, ['-t', table])).stdout)
       const options = { relayPort, keptPort: relayPort + 1, holds, family, oldUdp }
       const inTable = (text: string): string => text.split(/^(?=\*)/m).find((section) => section.startsWith(`*${table}\n`)) ?? ''
-      // The first is refused by a kernel without xt_time, as when opening.
-      const ours = [renderIptables(ruleSet, { ...options, until: Math.ceil(Date.now() / 1000) + 60 }).load, renderIptables(ruleSet, options).load].map(inTable)
+      // The first may be refused by a kernel without xt_hl or xt_time, as when opening.
+      const until = Math.ceil(Date.now() / 1000) + 60
+      const ours = [{ until }, { until, hopless: true }, { hopless: true }].map((given) => inTable(renderIptables(ruleSet, { ...options, ...given }).load))
       parts.push({ title: `${name}-save -t ${table}`, before, after: savedText(await afterRestore(scratch, { save, restore, before, ours, table })) })
     }
   }
@@ -110,8 +111,10 @@ async function afterRestore(scratch: ScratchNamespace, { save, restore, before, 
   const copied = before === '' || (await scratch.run(restore, ['--noflush'], { input: before.replaceAll('--datestop RENEWED', '--datestop 2037-01-01T00:00:00') })).exitCode === 0
   const left = copied ? sweepIptables((await scratch.run(save, ['-t', table])).stdout, table) : ''
   if (left !== '') await loaded(scratch.run(restore, ['--noflush'], { input: left }), restore)
-  const [first = '', second = ''] = ours
-  if ((await scratch.run(restore, ['--noflush'], { input: first })).exitCode !== 0) await loaded(scratch.run(restore, ['--noflush'], { input: second }), restore)
+  const [last = '', ...others] = ours.toReversed()
+  let taken = false
+  for (const input of others.toReversed()) taken ||= (await scratch.run(restore, ['--noflush'], { input })).exitCode === 0
+  if (!taken) await loaded(scratch.run(restore, ['--noflush'], { input: last }), restore)
   const saved = (await scratch.run(save, ['-t', table])).stdout
   if (copied) return saved
   // Somebody's rules there need what a namespace alone has not (an ipset): then ours are put among theirs as text.

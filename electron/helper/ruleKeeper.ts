@@ -241,9 +241,10 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   const tables = (): IptablesTable[] => iptablesTables.filter((table) => everIn.has(table))
   /** As when taking, also while drained. */
   let wanted: IptablesState = { ruleSet, ...leased() }
-  /** A kernel without xt_time knows no lease. */
+  /** A kernel without xt_hl cannot ask for hops; one without xt_time knows no lease. Which it lacks is found by trying. */
+  const hopless = new Set<Family>()
   const timeless = new Set<Family>()
-  const stateFor = ({ until, ...state }: IptablesState, family: Family): IptablesState => (until === undefined || timeless.has(family) ? state : { ...state, until })
+  const stateFor = ({ until, ...state }: IptablesState, family: Family): IptablesState => ({ ...state, ...(hopless.has(family) ? { hopless: true } : {}), ...(until === undefined || timeless.has(family) ? {} : { until }) })
   const textsOf = ({ ruleSet: rules, ...state }: IptablesState, family: Family): IptablesTexts => renderIptables(rules, { relayPort, keptPort, holds, family, ...state })
   const texts = (family: Family): IptablesTexts => textsOf(stateFor(wanted, family), family)
   let forgetAt = Infinity
@@ -301,15 +302,20 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     renewAt = performance.now() + iptablesLease.every
     if (!everyFew) for (const tool of tools) await remember(tool)
   }
-  /** The first text there is with a lease: whether the kernel knows such a thing is seen by trying. */
+  /** The first text there is with what a kernel may lack; the lease is given up last. */
   const restoreFirst = async (tool: RestoreTool, text: () => string, signal: AbortSignal): Promise<void> => {
-    try {
-      await restore(tool, text(), { signal })
-    } catch (error) {
-      if (signal.aborted || timeless.has(tool.family)) throw error
-      timeless.add(tool.family)
-      await restore(tool, text(), { signal })
+    let refusal: unknown
+    for (const lacking of [[], [hopless], [hopless, timeless]]) {
+      for (const each of lacking) each.add(tool.family)
+      try {
+        await restore(tool, text(), { signal })
+        return
+      } catch (error) {
+        if (signal.aborted) throw error
+        refusal = error
+      }
     }
+    throw refusal
   }
   return {
     holder: undefined,

@@ -59,6 +59,11 @@ export function kernelOptions(cgroup: { readonly path: string; readonly level: n
       iptables: { rule: '-p tcp -m tcp --syn -j NFLOG --nflog-group 7 --nflog-size 160', module: 'xt_NFLOG nfnetlink_log', config: 'CONFIG_NETFILTER_XT_TARGET_NFLOG' },
     },
     {
+      id: 'hops', title: 'Hop limit', need: 'comfort', without: 'traceroute by TCP or UDP through this computer sees the server where this computer should be',
+      nft: { rule: 'ip ttl < 2 return', module: 'nf_tables', config: 'CONFIG_NF_TABLES' },
+      iptables: { rule: '-m ttl --ttl-lt 2 -j RETURN', module: 'xt_hl', config: 'CONFIG_NETFILTER_XT_MATCH_HL' },
+    },
+    {
       id: 'owner-user', title: 'Users and groups', need: 'comfort', without: '--user and --group cannot be used',
       nft: { rule: 'meta skuid 0 meta skgid 0 accept', chain: 'type route hook output priority 0;', module: 'nft_chain_route', config: 'CONFIG_NF_TABLES' },
       iptables: { rule: '-m owner --uid-owner 0 --gid-owner 0 -j ACCEPT', table: 'OUTPUT', module: 'xt_owner', config: 'CONFIG_NETFILTER_XT_MATCH_OWNER' },

@@ -11,6 +11,12 @@ export function skips({ excludeSources }: InterceptionPlan): Step[] {
   ]
 }
 
+/**
+ * Who sends such a packet through this machine wants to hear where it ends (`traceroute -T`, `-U`): that it ended here, and not from a server it would not have come to. The kernel says so when it
+ * is let pass. Of a local program's packets nobody here knows how far they would have come.
+ */
+export const lastHop: Step = { when: [{ is: 'at-last-hop' }], then: { does: 'return' } }
+
 /** Choices that narrow one another: each that was made is a gate of its own on the way to the ports. `first`: where that way begins. */
 function narrow(ports: ChainName, choices: readonly { readonly name: ChainName; readonly by: Match; readonly chosen: readonly unknown[] }[]): Narrowing {
   const chains: Chain[] = []

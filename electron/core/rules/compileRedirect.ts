@@ -1,6 +1,6 @@
 import { Failure } from '../contract/failure.ts'
 import type { InterceptionPlan } from '../plan/plan.ts'
-import { always, chosenOpenings, narrowForwarded, narrowLocal, skips } from './choosing.ts'
+import { always, chosenOpenings, lastHop, narrowForwarded, narrowLocal, skips } from './choosing.ts'
 import type { Chain } from './ruleSet.ts'
 
 /**
@@ -27,7 +27,7 @@ export function redirectChains(plan: InterceptionPlan): Chain[] {
       { name: 'take', steps: [always({ does: 'hand-to-relay', mark: marks.forwarded })] },
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
-      { name: 'fwd_sel', steps: [...skips(plan), always({ does: 'jump', to: narrowing.first })] },
+      { name: 'fwd_sel', steps: [lastHop, ...skips(plan), always({ does: 'jump', to: narrowing.first })] },
       {
         name: 'pre',
         hook: 'prerouting',

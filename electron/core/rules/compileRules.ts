@@ -3,7 +3,7 @@ import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
 import { routeProtocol, type InterceptionPlan, type Scope } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
 import { redirectReason } from './chooseBackend.ts'
-import { always, chosenOpenings, narrowForwarded, narrowLocal, skips } from './choosing.ts'
+import { always, chosenOpenings, lastHop, narrowForwarded, narrowLocal, skips } from './choosing.ts'
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
 import { handChain, hasLegs, legMark, legsIn, legsOut, spokenForOthers } from './proxyLegs.ts'
@@ -154,6 +154,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
         steps: [
           // UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is.
           ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } } satisfies Step]),
+          lastHop,
           ...skips(plan),
           always({ does: 'jump', to: narrowing.first }),
         ],

@@ -13,6 +13,8 @@ export interface IptablesOptions {
   readonly oldUdp?: OldUdp
   /** Seconds since 1970 after which nothing is taken any more (xt_time). Default: no end. */
   readonly until?: number
+  /** The kernel cannot ask for the hops a packet has left (xt_hl). */
+  readonly hopless?: boolean
 }
 
 /**
@@ -66,13 +68,14 @@ export interface IptablesState {
   readonly ruleSet: RuleSet
   readonly oldUdp?: OldUdp
   readonly until?: number
+  readonly hopless?: boolean
 }
 
 /**
  * One transaction (one a table) of a family from one state to another: only chains that differ are declared anew (which empties them) and filled, those the other
  * does not have go, with their jumps. Empty: nothing differs.
  */
-export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until'>): string {
+export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until' | 'hopless'>): string {
   const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
   const rulesIn = (chains: readonly RenderedChain[]): Map<string, string[]> => new Map(chains.map((chain) => [chain.name, linesOf(chain)]))
   return iptablesTables
@@ -170,7 +173,7 @@ function askPorts(transport: 'tcp' | 'udp', list: string): string {
   return `${transport === 'udp' ? '-p udp ' : ''}-m multiport --dports ${list}`
 }
 
-function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }: IptablesOptions): string[] {
+function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, hopless }: IptablesOptions): string[] {
   const { sets } = ruleSet
   switch (match.is) {
     case 'tcp-opening': return ['-p tcp -m tcp --syn']
@@ -194,6 +197,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until }:
     case 'not-translated': return ['-m conntrack ! --ctstate DNAT']
     // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
     case 'to-elsewhere': return [`-m addrtype --dst-type UNICAST${family === 'ipv4' ? '' : ' -m addrtype ! --dst-type LOCAL,ANYCAST'}`]
+    case 'at-last-hop': return hopless === true ? [] : [family === 'ipv4' ? '-m ttl --ttl-lt 2' : '-m hl --hl-lt 2']
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
     case 'from-skipped-network': return sets.skipSources[family].map((network) => `-s ${network}`)
     case 'from-chosen-network': return sets.sources[family].map((network) => `-s ${network}`)

@@ -35,6 +35,8 @@ export type Match =
   | { readonly is: 'of-old-udp-socket' }
   /** Neither one of this machine's addresses nor broadcast nor multicast. */
   | { readonly is: 'to-elsewhere' }
+  /** No router passes it on: it has no hop left. Left out where the kernel cannot ask. */
+  | { readonly is: 'at-last-hop' }
   | { readonly is: 'to-skipped-network' }
   | { readonly is: 'from-skipped-network' }
   | { readonly is: 'from-chosen-network' }

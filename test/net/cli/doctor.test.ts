@@ -40,7 +40,7 @@ echo 1 > /proc/sys/net/ipv4/conf/all/rp_filter
 test('nothing in the way, then everything', async () => {
   const good = await rows()
   expect([...good.values()].filter(({ verdict }) => verdict === 'fail')).toEqual([])
-  for (const id of ['tproxy', 'socket', 'ct', 'route-type', 'sets', 'reject', 'log', 'owner-user']) expect(good.get(`kernel-${id}`), id).toMatchObject({ verdict: 'ok', fact: expect.stringContaining('tried by nft') as string })
+  for (const id of ['tproxy', 'socket', 'ct', 'route-type', 'sets', 'reject', 'log', 'hops', 'owner-user']) expect(good.get(`kernel-${id}`), id).toMatchObject({ verdict: 'ok', fact: expect.stringContaining('tried by nft') as string })
   expect(good.get('rp-filter')).toMatchObject({ verdict: 'ok' })
   expect([...good.keys()]).toEqual(expect.arrayContaining(['disk', 'cgroups', 'managers', 'bridges', 'files']))
 

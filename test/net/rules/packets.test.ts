@@ -117,6 +117,19 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       expect(await ask('router', loopback, armed)).toMatchObject({ ok: true, server: 'near', relayed: true })
     })
 
+    test('forwarded: what has no hop left ends here, as it would without us', async () => {
+      const route = (...more: readonly string[]): Promise<unknown> => lab.exec('client', ['ip', 'route', 'replace', 'default', 'via', addresses.routerToClient, ...more])
+      await open({ tcp: armed, scope: ['forwarded'] })
+      await route('hoplimit', '1')
+      try {
+        expect(await ask('client', server, armed)).toMatchObject({ ok: false, error: 'EHOSTUNREACH', relayed: false })
+        await route('hoplimit', '2')
+        expect(await ask('client', server, armed)).toMatchObject({ ok: true, relayed: true })
+      } finally {
+        await route()
+      }
+    })
+
     test('only by the chosen interface', async () => {
       await open({ tcp: armed, scope: ['forwarded'], interfaces: ['sv0'] })
       expect(await ask('client', server, armed)).toMatchObject({ ok: true, relayed: false })

@@ -21,10 +21,10 @@ const address = String.raw`(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]*:[0-9a-f:.]*)(?:
 const bare = '[a-z][a-z0-9_-]*'
 
 /** In quotes nft gives a backslash (systemd's `\x2d`) no meaning. */
-const nftWord = new RegExp(`^(?:${number}s?|${hex}|${address}(?:-${address})?|\\[::1\\]:\\d+|127\\.0\\.0\\.1:\\d+|:\\d+|@?${bare}|"[A-Za-z0-9_.@:*/\\\\-]+"|[{}();,&|.+]|==?|!=|-\\d+)$`)
+const nftWord = new RegExp(`^(?:${number}s?|${hex}|${address}(?:-${address})?|\\[::1\\]:\\d+|127\\.0\\.0\\.1:\\d+|:\\d+|@?${bare}|"[A-Za-z0-9_.@:*/\\\\-]+"|[{}();,&|.+]|==?|!=|<|-\\d+)$`)
 const nftWords = (text: string): readonly string[] => text.match(/"[^"]*"|[{}();,](?!:)|[^\s{}();,"]+/g) ?? []
 
-const iptablesWord = new RegExp(`^(?:\\*mangle|\\*nat|COMMIT|:SLUICE_[A-Z_0-9]+|\\[0:0\\]|SLUICE_[A-Z_0-9]+|-{1,2}[a-zA-Z-]+|[-!]|[A-Z]+(?:,[A-Z]+)*|${hex}/${hex}|\\d+(?::\\d+)?(?:,\\d+(?::\\d+)?)*|${number}|${address}|tcp|udp|icmp|icmpv6|socket|mark|connmark|conntrack|addrtype|multiport|owner|cgroup|time|\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d)$`)
+const iptablesWord = new RegExp(`^(?:\\*mangle|\\*nat|COMMIT|:SLUICE_[A-Z_0-9]+|\\[0:0\\]|SLUICE_[A-Z_0-9]+|-{1,2}[a-zA-Z-]+|[-!]|[A-Z]+(?:,[A-Z]+)*|${hex}/${hex}|\\d+(?::\\d+)?(?:,\\d+(?::\\d+)?)*|${number}|${address}|tcp|udp|icmp|icmpv6|socket|mark|connmark|conntrack|addrtype|multiport|owner|cgroup|time|ttl|hl|\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d)$`)
 /** Behind these stand names from outside: one word of a plain alphabet, which begins with no dash. */
 const namedBy: Readonly<Record<string, RegExp>> = { '-i': /^[A-Za-z0-9_.:@][A-Za-z0-9_.:@-]{0,14}\+?$/, '--path': /^[A-Za-z0-9_.:@\\-][A-Za-z0-9_.:@\\/-]*$/ }
 

@@ -67,6 +67,7 @@ function holds(conditions: string, { transport, source, destination, port, opens
         case '--dst-type': return argument() === 'UNICAST'
         case '--ctdir': return (argument(), true)
         case '--datestop': return (argument(), true)
+        case '--ttl-lt': case '--hl-lt': return (argument(), false)
         case '--mark': return (argument(), false)
         case '--transparent': return false
         default: throw new Error(`what is ${word} in ${conditions}?`)
