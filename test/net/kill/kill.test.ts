@@ -117,16 +117,22 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
   })
 })
 
-test.each(['iptables', 'iptables-legacy'] as const)('%s, a kernel without xt_time: the gate opens with rules that have no end', async (backend) => {
-  helper.kill()
-  helper = start(olderTool(programs.folder, backend, '-m time'))
-  await openGate(helper, programs, backend)
-  expect(await ask(lab, 'client', 'ipv6', 8080)).toMatchObject({ relayed: true })
-  const { stdout } = await lab.exec('router', [`${backend === 'iptables' ? 'iptables-nft' : backend}-save`, '-t', 'mangle'])
-  expect(stdout).toContain('-j SLUICE_TAKE')
-  expect(stdout).not.toContain('--datestop')
-  await helper.end()
-  await expectClean(lab, before)
+describe.each(['iptables', 'iptables-legacy'] as const)('%s', (backend) => {
+  test.each([
+    { lacks: 'xt_time', refuses: '-m time', end: false },
+    { lacks: 'xt_hl', refuses: '-m (ttl|hl) ', end: true },
+  ])('a kernel without $lacks: the gate opens with rules that do without, and have an end: $end', async ({ refuses, end }) => {
+    helper.kill()
+    helper = start(olderTool(programs.folder, backend, refuses))
+    await openGate(helper, programs, backend)
+    expect(await ask(lab, 'client', 'ipv6', 8080)).toMatchObject({ relayed: true })
+    const { stdout } = await lab.exec('router', [`${backend === 'iptables' ? 'iptables-nft' : backend}-save`, '-t', 'mangle'])
+    expect(stdout).toContain('-j SLUICE_TAKE')
+    expect(stdout).not.toMatch(/-m ttl/)
+    expect(stdout.includes('--datestop')).toBe(end)
+    await helper.end()
+    await expectClean(lab, before)
+  })
 })
 
 test('nft: SIGKILL of the process that holds the rules', async () => {
