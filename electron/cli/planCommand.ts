@@ -37,7 +37,7 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --user U         local flows of this user, by name or number (every user)
   --group G        local flows of programs whose group this is, by name or number (every group)
   --cgroup PATH    local flows of this cgroup, below /sys/fs/cgroup (every one)
-  --unit NAME      local flows of this systemd service or scope, if it runs
+  --unit NAME      local flows of this systemd service or scope; of one of the system's services also before it starts
   --container C    local flows of this container, by name or id (of a container with a network of its own only with --netns)
   --exclude CIDR   servers to leave alone
   --no-hold        accepts a TCP client before its server has answered: quicker by a little, but a closed port looks open for a moment

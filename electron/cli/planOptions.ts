@@ -4,7 +4,7 @@ import { makePlan } from '#core/plan/makePlan.ts'
 import { parseMarks, parseTable } from '#core/plan/parseMarks.ts'
 import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
-import { findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
+import { findCgroup, findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
 /** What `plan` and `capture` share. */
@@ -70,9 +70,10 @@ function idleOf(text: string): Partial<UdpIdle> {
 /** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
 export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
   if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined && options.send === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
-  const [users, groups, units, containers] = await Promise.all([
+  const [users, groups, cgroups, units, containers] = await Promise.all([
     Promise.all(listed(options.user).map(findUser)),
     Promise.all(listed(options.group).map(findGroup)),
+    Promise.all(listed(options.cgroup).map(findCgroup)),
     Promise.all(listed(options.unit).map(findUnitCgroups)),
     Promise.all(listed(options.container).map(findContainerCgroups)),
   ])
@@ -96,7 +97,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     servers: listed(options.server),
     users,
     groups,
-    cgroups: [...listed(options.cgroup), ...units.flat(), ...containers.flat()],
+    cgroups: [...cgroups, ...units.flat(), ...containers.flat()],
     exclude: listed(options.exclude),
     backend,
     ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),

@@ -4,6 +4,7 @@ import type { Backend, InterceptionPlan } from '#core/plan/plan.ts'
 import { carriedBy, compileRules } from '#core/rules/compileRules.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import type { Carried, RuleSet } from '#core/rules/ruleSet.ts'
+import { readCgroupIds } from '#probe/cgroups.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { refreshFacts } from '#probe/refreshFacts.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
@@ -43,10 +44,17 @@ export async function compileChange(applied: AppliedRules, plan: InterceptionPla
   return { ...next, udpBefore: watched ? udpKnown : udpBefore({ udp: next.ruleSet.sets.udp, scope: plan.scope }) }
 }
 
-/** Rules for what the relay can carry. */
+/** Rules for what the relay can carry, and for the cgroups that are there now. */
 export function applyTo(wish: Omit<AppliedRules, 'ruleSet' | 'carried'>, before?: Carried): AppliedRules {
   const { plan, facts, ipv6, strictLo } = wish
-  return { ...wish, carried: carriedBy(plan, before), ruleSet: compileRules(plan, { ...facts, ipv6: facts.ipv6 && ipv6, ...(strictLo === true ? { strictNow: true } : {}) }, before) }
+  const ruleSet = compileRules(plan, { ...facts, ipv6: facts.ipv6 && ipv6, ...(strictLo === true ? { strictNow: true } : {}) }, before)
+  return { ...wish, carried: carriedBy(plan, before), ruleSet: withCgroupsNow(ruleSet, facts) }
+}
+
+/** A rule about a cgroup that is not there would be refused, and all others with it. */
+export function withCgroupsNow(ruleSet: RuleSet, { cgroupPrefix }: Pick<MachineFacts, 'cgroupPrefix'>): RuleSet {
+  const { cgroups } = ruleSet.sets
+  return cgroupPrefix === undefined || cgroups.length === 0 ? ruleSet : { ...ruleSet, cgroupIds: readCgroupIds(cgroupPrefix, cgroups.map(({ path }) => path)) }
 }
 
 /** What a person was shown is what is applied. */

@@ -18,8 +18,10 @@ import { udpBefore } from '#probe/udpBefore.ts'
 
 import { logAction, onAction, onLogLoss } from './actionLog.ts'
 import { acquireLock } from './acquireLock.ts'
-import { applyTo, compileChange, requireDigest } from './appliedRules.ts'
+import { applyTo, compileChange, requireDigest, withCgroupsNow } from './appliedRules.ts'
 import type { AppliedRules } from './appliedRules.ts'
+import { CgroupNewsTeller } from './cgroupNews.ts'
+import { CgroupWatch } from './cgroupWatch.ts'
 import type { Person } from './findPerson.ts'
 import { GuardLink } from './guardLink.ts'
 import { readIdentity } from './processIdentity.ts'
@@ -58,6 +60,8 @@ const silenceLimit = 3
 const maxFlows = 8192
 /** Guards that end before anything was heard of them; then something is wrong that another one does not mend. */
 const guardTries = 3
+/** Looks in a row that find other cgroups than the one before, each refused by the kernel since one of them has gone. */
+const cgroupTries = 5
 
 interface Undo {
   readonly what: string
@@ -77,6 +81,8 @@ export class OpenGate {
   #keeper: RuleKeeper | undefined
   #watch: RuleWatch | undefined
   #surroundings: Surroundings | undefined
+  #cgroups: CgroupWatch | undefined
+  readonly #cgroupNews: CgroupNewsTeller
   #applied: AppliedRules | undefined
   /** Changes, drainings and resumings one after the other, in the order asked. */
   #turns: Promise<unknown> = Promise.resolve()
@@ -103,6 +109,10 @@ export class OpenGate {
       onLogLoss((why) => context.emit({ event: 'warning', code: 'log-unwritable', message: `What is done as root is not written to ${actionLogPath} any more: ${why}. It is shown here all the same.` })),
     ]
     this.#unlog = () => unlisten.forEach((each) => each())
+    this.#cgroupNews = new CgroupNewsTeller((code, message) => {
+      logAction({ result: 'note', text: message })
+      context.emit({ event: 'warning', code, message })
+    })
   }
 
   get closed(): boolean {
@@ -228,11 +238,17 @@ export class OpenGate {
     this.#keeper = keeper
     if (keeper.holder !== undefined) this.#endWith(keeper.holder)
     keeper.onLoss(() => this.#collapse(new Failure('rules-failed', 'the process that holds the rules was ended')))
-    await this.#orGivenUp(keeper.load(signal))
+    await this.#orGivenUp(
+      keeper.load(signal).catch((error: unknown) => {
+        if (areCgroupsAsSeen(applied)) throw error
+        throw new Failure('unknown-cgroup', 'a chosen cgroup was removed or made anew just now: try once more', error instanceof Error ? error.message : undefined)
+      }),
+    )
     signal.throwIfAborted()
     this.#applied = applied
     this.#watchRules(backend, applied.ruleSet, keeper)
     this.#watchSurroundings(facts.lenientLo === true, ready.holds, firewalls.filter((each) => !each.letsPass))
+    this.#watchCgroups(applied)
     this.#phase = 'open'
     logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
     this.#watchEvery(pingEvery)
@@ -267,6 +283,44 @@ export class OpenGate {
     })
     this.#surroundings = surroundings
     surroundings.start()
+  }
+
+  /** From now on a chosen unit or container that ends, or starts again with a cgroup of its own, is noticed. */
+  #watchCgroups(applied: AppliedRules): void {
+    this.#cgroupNews.begin(applied.ruleSet)
+    const { cgroupPrefix } = applied.facts
+    if (cgroupPrefix === undefined) return
+    this.#cgroups = new CgroupWatch({ prefix: cgroupPrefix, onChange: () => void this.#followCgroups() })
+    this.#cgroups.follow(applied.ruleSet.sets.cgroups.map(({ path }) => path))
+    // What came or went between loading and watching.
+    void this.#followCgroups()
+  }
+
+  /** The rules for the cgroups that are there now; true: other ones than before. Never rejects. */
+  #followCgroups(): Promise<boolean> {
+    return this.#inTurn(() => this.#adoptCgroups()).catch((error: unknown) => {
+      this.#collapse(error)
+      return false
+    })
+  }
+
+  async #adoptCgroups(): Promise<boolean> {
+    for (let [tries, changed] = [1, false]; ; tries += 1) {
+      const [keeper, applied] = [this.#keeper, this.#applied]
+      if (keeper === undefined || applied === undefined || this.#isEnding() || areCgroupsAsSeen(applied)) return changed
+      const next = applyTo(applied, applied.carried)
+      try {
+        // While draining nobody new is taken; resuming begins with these.
+        if (this.#isIn('open')) await keeper.change(next.ruleSet, udpKnown, this.#giveUp.signal)
+      } catch (error) {
+        // One of them may have gone meanwhile; where units come and go all the time that may happen more than once.
+        if (tries < cgroupTries && !areCgroupsAsSeen(next)) continue
+        throw error
+      }
+      this.#applied = next
+      this.#cgroupNews.tell(next.ruleSet)
+      changed = true
+    }
   }
 
   /** Where lo no longer lets in what the relay sends again, a device's connection that waits would wait for ever. */
@@ -308,6 +362,9 @@ export class OpenGate {
         throw error
       }
       this.#applied = next
+      this.#cgroupNews.tell(next.ruleSet)
+      this.#cgroupNews.begin(next.ruleSet)
+      this.#cgroups?.follow(next.ruleSet.sets.cgroups.map(({ path }) => path))
       if (next.plan.scope.includes('forwarded') && !applied.plan.scope.includes('forwarded')) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
@@ -337,6 +394,13 @@ export class OpenGate {
     return this.#inTurn(async () => {
       if (this.#phase === 'draining') return
       if (this.#phase !== 'open' || this.#keeper === undefined) throw new Failure('not-open', 'the gate is not open')
+      try {
+        // Old iptables can empty no chain of a table that names a cgroup which has gone.
+        await this.#adoptCgroups()
+      } catch (error) {
+        this.#collapse(error)
+        throw error
+      }
       this.#phase = 'draining'
       this.#step('letting the open flows run to their end')
       try {
@@ -487,6 +551,8 @@ export class OpenGate {
         await keeper?.renew()
         return
       } catch (error) {
+        // Old iptables loads a table as a whole, and refuses the whole for a cgroup that has gone.
+        if (tries < cgroupTries && (await this.#followCgroups())) continue
         if (keeper?.holder !== undefined || watch === undefined) throw error
         // Perhaps somebody took the table away: the watch puts it back with a new lease, or gives up by itself. Or has put it back already, so that nothing is seen to be
         // amiss: each further failure is then another taking away, and the third of those ends the gate with its own words.
@@ -526,6 +592,7 @@ export class OpenGate {
     const troubles: FailureReport[] = []
     await this.#watch?.stop()
     await this.#surroundings?.stop()
+    this.#cgroups?.stop()
     await this.#resetFlows()
     for (const undo of this.#undo.splice(0).reverse()) {
       try {
@@ -562,6 +629,10 @@ export class OpenGate {
 /** Whether devices' connections wait for their server. */
 function waitsForwarded({ ruleSet }: Pick<AppliedRules, 'ruleSet'>): boolean {
   return ruleSet.chains.some(({ name, steps }) => name === 'take' && steps.some(({ then }) => then.does === 'hold'))
+}
+
+function areCgroupsAsSeen({ ruleSet, facts }: Pick<AppliedRules, 'ruleSet' | 'facts'>): boolean {
+  return JSON.stringify(withCgroupsNow(ruleSet, facts).cgroupIds) === JSON.stringify(ruleSet.cgroupIds)
 }
 
 /** Where lock or journal cannot be written nothing may be changed: a person is told why in their words. */

@@ -18,6 +18,7 @@ import { probeMachine } from '#probe/probeMachine.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
 
 import { acquireLock } from './acquireLock.ts'
+import { withCgroupsNow } from './appliedRules.ts'
 import { leaseSeconds } from './ruleKeeper.ts'
 import { networkNamespace } from './runFolder.ts'
 import { askTool, requireTool } from './runTool.ts'
@@ -40,7 +41,7 @@ export async function previewChange(wish: unknown): Promise<PreviewResult> {
   try {
     const [facts] = await Promise.all([probeMachine({ privileged: true }), checkConflicts(plan)])
     const backend = chooseBackend(plan, facts)
-    const ruleSet = compileRules(plan, facts)
+    const ruleSet = withCgroupsNow(compileRules(plan, facts), facts)
     const tool = facts.tools.find((each) => each.backend === backend)
     const given: Given = { ruleSet, backend, relayPort: plan.relayPort, holds: holdsSyns(ruleSet) && tool?.log !== false, owner: tool?.owner === true, oldUdp: { ...(await udpBefore({ ...plan, udp: ruleSet.sets.udp }).listOldUdp()), ports: [] } }
     const scratch = await makeScratchNamespace()
@@ -48,7 +49,7 @@ export async function previewChange(wish: unknown): Promise<PreviewResult> {
       const parts = [...(backend === 'nft' ? [await previewNft(given, scratch)] : await previewIptables(given, scratch)), ...(await previewRoutes(ruleSet, scratch))]
       const trimmed = parts.map(trimChange)
       if (trimmed.reduce((sum, { before, after }) => sum + before.length + after.length, 0) > mostText) throw new Failure('internal', 'what would change is too much to show')
-      return { backend, digest: digestRules(ruleSet), parts: trimmed }
+      return { backend, digest: digestRules(compileRules(plan, facts)), parts: trimmed }
     } finally {
       scratch.end()
     }

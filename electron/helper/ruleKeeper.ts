@@ -124,10 +124,10 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
     const result = await (everySecond ? askTool : runTool)(nft, ['-f', '-'], { input: text, ...(signal === undefined ? {} : { signal }) })
     if (result.exitCode !== 0) throw new Failure('rules-failed', 'nft refused the rules', result.stderr.slice(0, 4000))
   }
-  /** Without what comes and goes by itself: the lease, and old ports. */
+  /** Without what comes and goes by itself: the lease, old ports, and the name of a cgroup, which becomes a number when that has gone. */
   const list = async (): Promise<string> => {
     const listed = await askTool(nft, ['--stateless', 'list', 'table', nftFamily, nftTable])
-    return listed.exitCode === 0 ? listed.stdout.replace(/\tset (?:lease|old_udp_ports) \{[\s\S]*?\n\t\}\n/g, '') : ''
+    return listed.exitCode === 0 ? listed.stdout.replace(/\tset (?:lease|old_udp_ports) \{[\s\S]*?\n\t\}\n/g, '').replace(/(socket cgroupv2 level \d+) (?:"[^"]*"|\S+)/g, '$1') : ''
   }
   const remember = async (now: typeof state): Promise<void> => {
     state = now

@@ -11,7 +11,7 @@ import { differencesOf } from '#core/rules/backendDifferences.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
 import { digestRules } from '#probe/digestRules.ts'
-import { findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
+import { findCgroup, findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 
 /** A name this machine does not know, and the field it stands in. */
 class UnknownName extends Error {
@@ -47,7 +47,7 @@ async function findNames(choice: GateChoice): Promise<ChosenNames> {
   }
   const cgroups = await each('programs', choice.programs, (word) => {
     const { kind, name } = programWord(word)
-    return kind === 'cgroup' ? Promise.resolve([name]) : kind === 'unit' ? findUnitCgroups(name) : findContainerCgroups(name)
+    return kind === 'cgroup' ? findCgroup(name).then((path) => [path]) : kind === 'unit' ? findUnitCgroups(name) : findContainerCgroups(name)
   })
   return { users: await each('users', choice.users, findUser), groups: await each('groups', choice.groups, findGroup), cgroups: cgroups.flat() }
 }

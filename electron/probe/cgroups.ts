@@ -1,3 +1,5 @@
+import { lstatSync, realpathSync } from 'node:fs'
+import type { BigIntStats } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -32,4 +34,43 @@ export async function listCgroups(): Promise<CgroupFacts | undefined> {
     }
   }
   return { prefix, paths: paths.sort() }
+}
+
+/**
+ * Which cgroup bears each of these paths now, by the number the kernel knows it by (the inode of its directory); those that are not there are left out. `prefix` as in CgroupFacts.
+ * What is no directory of the hierarchy itself (somebody's mount in the way, a link) is not there.
+ */
+export function readCgroupIds(prefix: string, paths: readonly string[]): Record<string, string> {
+  const root = join(mountPoint, prefix)
+  const device = look(root)?.dev
+  const ids: Record<string, string> = {}
+  for (const path of paths) {
+    const found = look(join(root, path))
+    if (found?.isDirectory() === true && found.dev === device) ids[path] = String(found.ino)
+  }
+  return ids
+}
+
+/** Directories whose comings and goings decide that: all above each path as far as they are there, with the number each is known by. */
+export function cgroupParents(prefix: string, paths: readonly string[]): Map<string, string> {
+  const root = join(mountPoint, prefix)
+  const parents = new Map<string, string>()
+  for (const path of paths) {
+    const segments = path.split('/')
+    for (let depth = 0; depth < segments.length; depth += 1) {
+      const parent = join(root, ...segments.slice(0, depth))
+      const found = look(parent)
+      if (found?.isDirectory() !== true) break
+      parents.set(parent, String(found.ino))
+    }
+  }
+  return parents
+}
+
+function look(path: string): BigIntStats | undefined {
+  try {
+    return realpathSync.native(path) === path ? lstatSync(path, { bigint: true }) : undefined
+  } catch {
+    return undefined
+  }
 }

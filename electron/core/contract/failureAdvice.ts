@@ -14,7 +14,7 @@ export const failureAdvice: Readonly<Record<FailureCode, string | null>> = {
   'nothing-to-intercept': 'Name at least one port.',
   'unknown-interface': 'Choose an interface this computer has, or leave the field empty for all of them.',
   'unknown-namespace': 'Name one that `ip netns` lists, or a process in it.',
-  'unknown-cgroup': 'Choose a cgroup that exists below /sys/fs/cgroup.',
+  'unknown-cgroup': 'Choose a cgroup that exists below /sys/fs/cgroup, or a unit by its name.',
   'no-backend': 'Install nftables or iptables, and see the Doctor for what this kernel can do.',
   'backend-missing': 'Choose “automatic”, or install the tools of the backend you chose.',
   'no-tproxy': 'The kernel needs nft_tproxy and nft_socket (or xt_TPROXY and xt_socket); the Doctor says which one is missing.',

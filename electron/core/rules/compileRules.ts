@@ -13,7 +13,8 @@ import { transports, type Carried, type Chain, type ChainName, type Family, type
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
  * @param before while open: what the relay may carry from plans before this one.
- * @throws Failure `unknown-interface` or `unknown-cgroup`, naming what there is; `no-tproxy` where only UDP is asked for and the kernel can only redirect.
+ * A cgroup need not be there: a unit that is chosen may be yet to start.
+ * @throws Failure `unknown-interface`, naming what there is; `no-tproxy` where only UDP is asked for and the kernel can only redirect.
  */
 export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before?: Carried): RuleSet {
   checkNames(wish, facts)
@@ -268,11 +269,6 @@ function checkNames(plan: InterceptionPlan, facts: MachineFacts): void {
       if (name.endsWith('*') || facts.interfaces.includes(name)) continue
       const others = facts.interfaces.filter((other) => other !== 'lo').slice(0, 20)
       throw new Failure('unknown-interface', `There is no interface ${name} here; there ${others.length === 0 ? 'is none but lo' : `is ${others.join(', ')}`}`)
-    }
-  }
-  if (plan.scope.includes('local') && facts.cgroups !== undefined) {
-    for (const path of plan.cgroups) {
-      if (!facts.cgroups.includes(path)) throw new Failure('unknown-cgroup', `There is no cgroup ${path} here`)
     }
   }
 }

@@ -1,3 +1,4 @@
+import { saidOfCgroup } from '../plan/describeCgroup.ts'
 import { describePlan, namedPorts } from '../plan/describePlan.ts'
 import type { InterceptionPlan } from '../plan/plan.ts'
 import { redirectReason } from './chooseBackend.ts'
@@ -5,8 +6,10 @@ import { tcpAlone } from './compileRedirect.ts'
 import type { MachineFacts } from './machineFacts.ts'
 
 /** What opening the gate does on this machine, in plain sentences: the plan, and what of it the kernel leaves undone. */
-export function describeOpening(plan: InterceptionPlan, facts: Pick<MachineFacts, 'tools'>): string[] {
-  return redirectReason(plan, facts) === undefined ? describePlan(plan) : [...describePlan(tcpAlone(plan)), ...describeLosses(plan, facts)]
+export function describeOpening(plan: InterceptionPlan, facts: Pick<MachineFacts, 'tools' | 'cgroups'>): string[] {
+  const { cgroups } = facts
+  const missing = cgroups === undefined || !plan.scope.includes('local') ? [] : plan.cgroups.filter((path) => !cgroups.includes(path)).map((path) => saidOfCgroup(path, 'missing'))
+  return [...(redirectReason(plan, facts) === undefined ? describePlan(plan) : [...describePlan(tcpAlone(plan)), ...describeLosses(plan, facts)]), ...missing]
 }
 
 /** What is lost where the kernel can only redirect; empty: nothing is. */

@@ -28,7 +28,7 @@ export interface MachineFacts {
   readonly lenientLo?: boolean
   /** They became strict while the gate is open: nobody’s connection waits by lo any more, those that did go on. */
   readonly strictNow?: boolean
-  /** Existing cgroup v2 paths, without leading slash; absent when they could not be listed (then a wrong one is found only when the rules are loaded). */
+  /** Existing cgroup v2 paths, without leading slash; absent when they could not be listed. Rules do not depend on them, what is said of them does. */
   readonly cgroups?: readonly string[]
   /** Where the cgroup v2 hierarchy lies below /sys/fs/cgroup: `` or, on a hybrid layout, `unified`. */
   readonly cgroupPrefix?: string

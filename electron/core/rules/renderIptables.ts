@@ -1,5 +1,5 @@
 import { chainPrefix, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
-import { carriedOf, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet, type Step } from './ruleSet.ts'
+import { carriedOf, cgroupsBehind, cgroupsThere, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet, type Step } from './ruleSet.ts'
 import { addNetworks, addPorts, areMany, isLong, portLists, type TreeChain } from './treeIptables.ts'
 
 export interface IptablesOptions {
@@ -78,12 +78,13 @@ export interface IptablesState {
 export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until' | 'hopless'>): string {
   const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
   const rulesIn = (chains: readonly RenderedChain[]): Map<string, string[]> => new Map(chains.map((chain) => [chain.name, linesOf(chain)]))
+  const cgroupsOf = (chains: readonly RenderedChain[], name: string): string | undefined => chains.find((chain) => chain.name === name)?.cgroups
   return iptablesTables
     .map((table) => {
       const [oldChains, nextChains] = [chainsOf(before, table), chainsOf(after, table)]
       const [old, next] = [rulesIn(oldChains), rulesIn(nextChains)]
       const [oldJumps, nextJumps] = [jumpsTo(oldChains), jumpsTo(nextChains)]
-      const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n'))
+      const rewritten = [...next].filter(([name, rules]) => old.get(name)?.join('\n') !== rules.join('\n') || cgroupsOf(oldChains, name) !== cgroupsOf(nextChains, name))
       const gone = [...old.keys()].filter((name) => !next.has(name))
       return restoreText(table, [
         ...[...rewritten.map(([name]) => name), ...gone].map(declare),
@@ -118,17 +119,18 @@ interface RenderedChain extends TreeChain {
   readonly hook?: Chain['hook']
   readonly takes: boolean
   asksForOld: boolean
+  readonly cgroups: string
 }
 
 /** First the one that bears the name. Of several that one has what draining empties; the others then are where nobody comes. */
 function renderChain(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): RenderedChain[] {
   const made: RenderedChain[] = []
   const grow = (): RenderedChain => {
-    const more: RenderedChain = { name: `${nameOf(chain.name)}_${String(made.length)}`, takes: false, asksForOld: false, rules: [] }
+    const more: RenderedChain = { name: `${nameOf(chain.name)}_${String(made.length)}`, takes: false, asksForOld: false, cgroups: '', rules: [] }
     made.push(more)
     return more
   }
-  let into: RenderedChain = { name: nameOf(chain.name), ...(chain.hook === undefined ? {} : { hook: chain.hook }), takes: chain.takes === true, asksForOld: false, rules: [] }
+  let into: RenderedChain = { name: nameOf(chain.name), ...(chain.hook === undefined ? {} : { hook: chain.hook }), takes: chain.takes === true, asksForOld: false, cgroups: cgroupsBehind(chain, ruleSet), rules: [] }
   made.push(into)
   for (const [index, step] of chain.steps.entries()) {
     if ((step.then.does === 'hold' || step.then.does === 'zone') && options.holds !== true) continue
@@ -208,7 +210,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, h
     case 'from-elsewhere': return ['-m addrtype ! --src-type LOCAL']
     case 'by-chosen-user': return sets.users.map(({ from, to }) => `-m owner --uid-owner ${from === to ? from : `${from}-${to}`}`)
     case 'by-chosen-group': return sets.groups.map(({ from, to }) => `-m owner --gid-owner ${from === to ? from : `${from}-${to}`}`)
-    case 'in-chosen-cgroup': return sets.cgroups.map(({ path }) => `-m cgroup --path ${path}`)
+    case 'in-chosen-cgroup': return cgroupsThere(ruleSet).map(({ path }) => `-m cgroup --path ${path}`)
     case 'leased': return [until === undefined ? '' : `-m time --datestop ${new Date(until * 1000).toISOString().slice(0, 19)}`]
   }
 }

@@ -1,6 +1,6 @@
 import type { PortRange } from '../plan/plan.ts'
 import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress, zonePriority } from './names.ts'
-import { carriedOf, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
+import { carriedOf, cgroupsBehind, cgroupsThere, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
   readonly relayPort: number
@@ -70,6 +70,7 @@ interface NftChain {
   readonly name: string
   readonly hook: string | undefined
   readonly rules: readonly string[]
+  readonly cgroups: string
 }
 
 export type NftContentOptions = Pick<NftOptions, 'relayPort' | 'keptPort' | 'holds'>
@@ -97,6 +98,7 @@ function nftContents(ruleSet: RuleSet, options: NftContentOptions): { readonly s
       name: chain.name,
       hook: chain.hook === undefined ? undefined : `${hook(ruleSet, chain)}; policy accept;`,
       rules: chainRules(ruleSet, chain, options),
+      cgroups: cgroupsBehind(chain, ruleSet),
     })),
   }
 }
@@ -111,7 +113,10 @@ export function renderNftChange(before: RuleSet, after: RuleSet, options: NftCon
   const named = <Item extends { readonly name: string }>(items: readonly Item[], name: string): Item | undefined => items.find((item) => item.name === name)
   const differs = (a: readonly string[] | undefined, b: readonly string[]): boolean => a?.join('\n') !== b.join('\n')
   const isNew = (chain: NftChain): boolean => named(old.chains, chain.name) === undefined
-  const rewritten = next.chains.filter((chain) => differs(named(old.chains, chain.name)?.rules, chain.rules))
+  const rewritten = next.chains.filter((chain) => {
+    const before = named(old.chains, chain.name)
+    return differs(before?.rules, chain.rules) || before?.cgroups !== chain.cgroups
+  })
   const goneChains = old.chains.filter(({ name }) => named(next.chains, name) === undefined)
   const goneSets = old.sets.filter(({ name }) => named(next.sets, name) === undefined)
   const refilled = next.sets.flatMap(({ name, elements }) => (elements !== undefined && named(old.sets, name) !== undefined && differs(named(old.sets, name)?.elements, elements) ? [{ name, elements }] : []))
@@ -172,7 +177,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'from-elsewhere': return ['fib saddr type != local']
     case 'by-chosen-user': return ['meta skuid @users']
     case 'by-chosen-group': return ['meta skgid @groups']
-    case 'in-chosen-cgroup': return ruleSet.sets.cgroups.map(({ path, level }) => `socket cgroupv2 level ${level} "${ruleSet.cgroupPrefix === '' ? '' : `${ruleSet.cgroupPrefix}/`}${path}"`)
+    case 'in-chosen-cgroup': return cgroupsThere(ruleSet).map(({ path, level }) => `socket cgroupv2 level ${level} "${ruleSet.cgroupPrefix === '' ? '' : `${ruleSet.cgroupPrefix}/`}${path}"`)
     case 'leased': return ['meta l4proto @lease']
   }
 }

@@ -102,6 +102,8 @@ export interface RoutingRule {
   readonly lookup: number | 'main'
 }
 
+export type CgroupIds = Readonly<Record<string, string>>
+
 export type Networks = Readonly<Record<Family, readonly string[]>>
 
 /** What rules before these may have brought to the relay, and these must go on carrying though they may take no more of it. */
@@ -152,6 +154,11 @@ export interface RuleSet {
   }
   /** Where the cgroup v2 hierarchy is mounted below /sys/fs/cgroup (`unified` on a hybrid layout, else empty): nft resolves paths from there. */
   readonly cgroupPrefix: string
+  /**
+   * Only of rules that are applied: which cgroup bears a path of `sets.cgroups` now, by the number the kernel knows it by; a path without has none, and no rule. A rule names the
+   * cgroup that bore its path when it was loaded: one made anew at the same place is another, and its rule has to be loaded anew.
+   */
+  readonly cgroupIds?: CgroupIds
   /** Only after a change while open. */
   readonly carried?: Carried
 }
@@ -186,4 +193,15 @@ export function transportsOf({ sets }: Pick<RuleSet, 'sets'>): Transport[] {
 /** Those of which flows may be relayed. */
 export function carriedOf({ sets, carried }: Pick<RuleSet, 'sets' | 'carried'>): Transport[] {
   return transports.filter((transport) => sets[transport].length > 0 || carried?.transports.includes(transport))
+}
+
+/** Those of the chosen cgroups that are there, as far as that is known. */
+export function cgroupsThere({ sets, cgroupIds }: Pick<RuleSet, 'sets' | 'cgroupIds'>): RuleSet['sets']['cgroups'] {
+  return cgroupIds === undefined ? sets.cgroups : sets.cgroups.filter(({ path }) => Object.hasOwn(cgroupIds, path))
+}
+
+/** What of a chain's meaning is not in its text: equal texts may name other cgroups. */
+export function cgroupsBehind({ steps }: Chain, { sets, cgroupIds }: Pick<RuleSet, 'sets' | 'cgroupIds'>): string {
+  if (cgroupIds === undefined || !steps.some(({ when }) => when.some((match) => match.is === 'in-chosen-cgroup'))) return ''
+  return sets.cgroups.map(({ path }) => cgroupIds[path] ?? '').join(' ')
 }

@@ -157,7 +157,6 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     await refused({ tcp: [{ from: 8081, to: 8081 }] }, 'digest-mismatch')
     await refused({ tcp: [], udp: [] }, 'nothing-to-intercept')
     await refused({ interfaces: ['nosuch0'] }, 'unknown-interface')
-    await refused({ cgroups: ['no.such'] }, 'unknown-cgroup')
     await helper.request('change', { plan, digest })
     expect(await ours(backend)).toEqual(open)
     expect(await verdicts.judge()).toEqual(verdicts.meaning(plan))

@@ -37,10 +37,15 @@ describe('compileRules', () => {
     expect(compile({ tcp: '80', interfaces: ['veth*'] }).sets.interfaces).toEqual(['veth*'])
     expect(compile({ tcp: '80', interfaces: ['eth7'], scope: ['local'] }).sets.interfaces).toEqual([])
   })
-  test('an unknown cgroup fails where they could be listed', () => {
-    expect(failureOf(() => compile({ tcp: '80', cgroups: ['a/b'] }, { cgroups: ['a'] })).code).toBe('unknown-cgroup')
-    expect(compile({ tcp: '80', cgroups: ['a/b'] }, { cgroups: ['a', 'a/b'] }).sets.cgroups).toEqual([{ path: 'a/b', level: 2 }])
-    expect(compile({ tcp: '80', cgroups: ['a/b'] }).sets.cgroups).toEqual([{ path: 'a/b', level: 2 }])
+  test('a cgroup that is not there is compiled for, and said', () => {
+    const there: MachineFacts = { ...facts, cgroups: ['a'] }
+    const plan = makePlan({ tcp: '80', cgroups: ['a/b.service', 'a'] })
+    expect(compileRules(plan, there).sets.cgroups).toEqual([{ path: 'a', level: 1 }])
+    const missing = makePlan({ tcp: '80', cgroups: ['a/b.service'] })
+    expect(compileRules(missing, there).sets.cgroups).toEqual([{ path: 'a/b.service', level: 2 }])
+    expect(describeOpening(missing, there)).toContain('Unit b.service is not running: nothing of it is taken until it starts.')
+    expect(describeOpening(plan, there)).toEqual(describePlan(plan))
+    expect(describeOpening({ ...missing, scope: ['forwarded'] }, there).join(' ')).not.toContain('b.service')
   })
   test('only what the scope needs', () => {
     const names = (wish: PlanWish): string[] => compile(wish).chains.map((chain) => chain.name)
