@@ -23,6 +23,8 @@ export interface AppliedRules {
   readonly everywhere?: boolean
   /** lo ceased to let in what the relay sends again; what a person was shown is judged by what it was at opening. */
   readonly strictLo?: boolean
+  /** Bridges show the rules what they carry, and rules can tell what comes in by one. */
+  readonly bridgesCall?: boolean
   /** What the relay may carry. */
   readonly carried: Carried
   readonly ruleSet: RuleSet
@@ -36,19 +38,19 @@ export async function compileChange(applied: AppliedRules, plan: InterceptionPla
   checkChange(applied.plan, plan, applied.backend)
   const facts = await refreshFacts(applied.facts)
   requireDigest(plan, facts, digest)
-  const { carried, backend, ipv6, everywhere, strictLo } = applied
+  const { carried, backend, ipv6, everywhere, strictLo, bridgesCall } = applied
   if (everywhere === false && plan.scope.includes('forwarded')) throw new Failure('cannot-change', 'Devices cannot be added while the gate is open: the relay listens for this computer’s programs alone')
   // Rules for local flows and for UDP ask conntrack; since the first of them it has seen what is under way.
   const watched = carried.local || carried.transports.includes('udp')
-  const next = applyTo({ plan, facts, backend, ipv6, ...(everywhere === undefined ? {} : { everywhere }), ...(strictLo === undefined ? {} : { strictLo }) }, carried)
+  const next = applyTo({ plan, facts, backend, ipv6, ...(everywhere === undefined ? {} : { everywhere }), ...(strictLo === undefined ? {} : { strictLo }), ...(bridgesCall === undefined ? {} : { bridgesCall }) }, carried)
   return { ...next, udpBefore: watched ? udpKnown : udpBefore({ udp: next.ruleSet.sets.udp, scope: plan.scope }) }
 }
 
 /** Rules for what the relay can carry, and for the cgroups that are there now. */
 export function applyTo(wish: Omit<AppliedRules, 'ruleSet' | 'carried'>, before?: Carried): AppliedRules {
-  const { plan, facts, ipv6, strictLo } = wish
+  const { plan, facts, ipv6, strictLo, bridgesCall } = wish
   const ruleSet = compileRules(plan, { ...facts, ipv6: facts.ipv6 && ipv6, ...(strictLo === true ? { strictNow: true } : {}) }, before)
-  return { ...wish, carried: carriedBy(plan, before), ruleSet: withCgroupsNow(ruleSet, facts) }
+  return { ...wish, carried: carriedBy(plan, before), ruleSet: { ...withCgroupsNow(ruleSet, facts), ...(bridgesCall === true ? { bridgesCall } : {}) } }
 }
 
 /** A rule about a cgroup that is not there would be refused, and all others with it. */

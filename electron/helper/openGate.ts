@@ -8,7 +8,7 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
-import { bridgesCallRules, lookAtBridges } from '#probe/bridges.ts'
+import { bridgesCallRules, canTellBridges, lookAtBridges } from '#probe/bridges.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
 import type { InputFirewall } from '#probe/inputFirewalls.ts'
@@ -38,6 +38,7 @@ import { applyRoutes, revertRoutes } from './runRoutes.ts'
 import { removeLeftScopes } from './runScope.ts'
 import { surveyKernel } from './surveyKernel.ts'
 import { Surroundings } from './surroundings.ts'
+import type { SurroundingsOptions } from './surroundings.ts'
 import { takeBack } from './takeBack.ts'
 
 declare const __SLUICE_VERSION__: string | undefined
@@ -83,6 +84,9 @@ export class OpenGate {
   #surroundings: Surroundings | undefined
   #cgroups: CgroupWatch | undefined
   readonly #cgroupNews: CgroupNewsTeller
+  /** The relay sends again what waited. */
+  #holds = false
+  #bridgesTold = false
   #applied: AppliedRules | undefined
   /** Changes, drainings and resumings one after the other, in the order asked. */
   #turns: Promise<unknown> = Promise.resolve()
@@ -167,7 +171,6 @@ export class OpenGate {
     const ruleSet = requireDigest(plan, facts, request.digest)
     for (const message of describeLosses(plan, facts)) this.#context.emit({ event: 'warning', code: 'redirect', message })
     this.#warnOfFirewalls(firewalls.filter((each) => !each.letsPass), holdsSyns(ruleSet))
-    if (plan.scope.includes('forwarded') && ruleSet.way !== 'redirect' && (plan.udp.length > 0 || !waitsForwarded({ ruleSet }))) await this.#warnOfBridges()
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
@@ -179,6 +182,8 @@ export class OpenGate {
     this.#guard.watch(namespace, journal)
 
     this.#step('starting the relay')
+    const bridgesCalled = bridgesCallRules()
+    const tellsBridges = bridgesCalled && ruleSet.way !== 'redirect' ? canTellBridges(backend) : Promise.resolve(false)
     const tool = facts.tools.find((each) => each.backend === backend)
     const wantsHold = holdsSyns(ruleSet) && tool?.log !== false
     // What comes in is translated to whatever address its interface has; a program's own connections to loopback.
@@ -218,7 +223,7 @@ export class OpenGate {
     relay.onDeath(() => this.#collapse(new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)))
     if (relay.dead) throw new Failure('relay-died', 'the relay ended unexpectedly', relay.stderr || undefined)
 
-    const applied = applyTo({ plan, facts, backend, ipv6: ready.ipv6, ...(redirect === undefined ? {} : redirect) })
+    const applied = applyTo({ plan, facts, backend, ipv6: ready.ipv6, bridgesCall: await tellsBridges, ...(redirect === undefined ? {} : redirect) })
 
     this.#step('adding routes')
     this.#undo.push({ what: 'routes', run: () => revertRoutes(applied.ruleSet) })
@@ -247,7 +252,7 @@ export class OpenGate {
     signal.throwIfAborted()
     this.#applied = applied
     this.#watchRules(backend, applied.ruleSet, keeper)
-    this.#watchSurroundings(facts.lenientLo === true, ready.holds, firewalls.filter((each) => !each.letsPass))
+    this.#watchSurroundings({ lenient: facts.lenientLo === true, bridgesCall: bridgesCalled }, ready.holds, firewalls.filter((each) => !each.letsPass))
     this.#watchCgroups(applied)
     this.#phase = 'open'
     logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
@@ -270,19 +275,38 @@ export class OpenGate {
   }
 
   /** From now on what others do that breaks diverted flows is told, and what can be done about it is done. */
-  #watchSurroundings(lenient: boolean, holds: boolean, firewalls: readonly InputFirewall[]): void {
+  #watchSurroundings(now: Pick<SurroundingsOptions, 'lenient' | 'bridgesCall'>, holds: boolean, firewalls: readonly InputFirewall[]): void {
+    this.#holds = holds
+    void this.#warnOfBridges()
     const surroundings = new Surroundings({
-      lenient,
+      ...now,
       firewalls,
       mark: () => {
         const plan = this.#applied?.plan
         return plan?.scope.includes('forwarded') === true ? plan.marks.forwarded : undefined
       },
       onLenience: (now) => void this.#inTurn(() => this.#followLenience(now, holds)).catch((error: unknown) => this.#collapse(error)),
+      onBridges: (call) => void this.#inTurn(() => this.#followBridges(call)).catch((error: unknown) => this.#collapse(error)),
       onFirewalls: (found) => this.#applied !== undefined && this.#warnOfFirewalls(found, holds && waitsForwarded(this.#applied)),
     })
     this.#surroundings = surroundings
     surroundings.start()
+  }
+
+  /** What comes in by a bridge that shows the rules what it carries would be lost where it was taken. */
+  async #followBridges(call: boolean): Promise<void> {
+    const before = this.#applied
+    if (before === undefined || this.#isEnding() || before.ruleSet.way === 'redirect') return
+    const bridgesCall = call && (await canTellBridges(before.backend))
+    const [keeper, applied] = [this.#keeper, this.#applied]
+    if (keeper === undefined || applied === undefined || this.#isEnding()) return
+    const next = applyTo({ ...applied, bridgesCall }, applied.carried)
+    if (this.#isIn('open')) await keeper.change(next.ruleSet, udpKnown, this.#giveUp.signal)
+    this.#applied = next
+    if (call) return this.#warnOfBridges()
+    if (!this.#bridgesTold) return
+    this.#bridgesTold = false
+    this.#context.emit({ event: 'warning', code: 'bridges-gone', message: 'Bridges no longer show the rules of IP what they carry: what comes in by one is taken like any other.' })
   }
 
   /** From now on a chosen unit or container that ends, or starts again with a cgroup of its own, is noticed. */
@@ -365,6 +389,7 @@ export class OpenGate {
       this.#cgroupNews.tell(next.ruleSet)
       this.#cgroupNews.begin(next.ruleSet)
       this.#cgroups?.follow(next.ruleSet.sets.cgroups.map(({ path }) => path))
+      void this.#warnOfBridges()
       if (next.plan.scope.includes('forwarded') && !applied.plan.scope.includes('forwarded')) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
@@ -444,10 +469,15 @@ export class OpenGate {
     this.#context.emit({ event: 'warning', code: 'firewall', message: `A firewall drops what comes in (${where}): ${held ? 'forwarded UDP, and forwarded flows that somebody translates (NAT),' : 'forwarded flows'} will not reach the relay, those of this computer will. To mend it: ${mends}` })
   }
 
+  /** Once, when there is something to be told. Never rejects. */
   async #warnOfBridges(): Promise<void> {
-    if (!(await bridgesCallRules())) return
-    const { fact, mend } = await lookAtBridges()
-    if (mend !== undefined) this.#context.emit({ event: 'warning', code: 'bridges', message: `Bridges here: ${fact}. To mend it: ${mend}` })
+    const applied = this.#applied
+    if (this.#bridgesTold || applied === undefined || !applied.plan.scope.includes('forwarded') || applied.ruleSet.way === 'redirect' || !bridgesCallRules()) return
+    if (applied.plan.udp.length === 0 && this.#holds && waitsForwarded(applied)) return
+    this.#bridgesTold = true
+    const { fact, mend } = await lookAtBridges(applied.bridgesCall === true)
+    if (mend !== undefined) this.#context.emit({ event: 'warning', code: 'bridges', message: `Bridges here: ${fact}. To change that: ${mend}` })
+    else this.#bridgesTold = false
   }
 
   #step(text: string): void {

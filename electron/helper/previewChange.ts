@@ -12,6 +12,7 @@ import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
 import type { Family, RuleSet } from '#core/rules/ruleSet.ts'
+import { bridgesCallRules, canTellBridges } from '#probe/bridges.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
@@ -41,7 +42,8 @@ export async function previewChange(wish: unknown): Promise<PreviewResult> {
   try {
     const [facts] = await Promise.all([probeMachine({ privileged: true }), checkConflicts(plan)])
     const backend = chooseBackend(plan, facts)
-    const ruleSet = withCgroupsNow(compileRules(plan, facts), facts)
+    const compiled = compileRules(plan, facts)
+    const ruleSet = { ...withCgroupsNow(compiled, facts), ...(compiled.way !== 'redirect' && bridgesCallRules() && (await canTellBridges(backend)) ? { bridgesCall: true as const } : {}) }
     const tool = facts.tools.find((each) => each.backend === backend)
     const given: Given = { ruleSet, backend, relayPort: plan.relayPort, holds: holdsSyns(ruleSet) && tool?.log !== false, owner: tool?.owner === true, oldUdp: { ...(await udpBefore({ ...plan, udp: ruleSet.sets.udp }).listOldUdp()), ports: [] } }
     const scratch = await makeScratchNamespace()
@@ -49,7 +51,7 @@ export async function previewChange(wish: unknown): Promise<PreviewResult> {
       const parts = [...(backend === 'nft' ? [await previewNft(given, scratch)] : await previewIptables(given, scratch)), ...(await previewRoutes(ruleSet, scratch))]
       const trimmed = parts.map(trimChange)
       if (trimmed.reduce((sum, { before, after }) => sum + before.length + after.length, 0) > mostText) throw new Failure('internal', 'what would change is too much to show')
-      return { backend, digest: digestRules(compileRules(plan, facts)), parts: trimmed }
+      return { backend, digest: digestRules(compiled), parts: trimmed }
     } finally {
       scratch.end()
     }

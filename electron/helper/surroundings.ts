@@ -1,3 +1,4 @@
+import { bridgesCallRules } from '#probe/bridges.ts'
 import { isLenientLo } from '#probe/lenientLo.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
 import type { InputFirewall } from '#probe/inputFirewalls.ts'
@@ -5,17 +6,20 @@ import type { InputFirewall } from '#probe/inputFirewalls.ts'
 export interface SurroundingsOptions {
   /** As it was when the gate was opened. */
   readonly lenient: boolean
+  readonly bridgesCall: boolean
   /** Firewalls that were spoken of at opening. */
   readonly firewalls: readonly InputFirewall[]
   /** The mark that must pass them; undefined: nothing of others is diverted now, and no firewall need be asked. */
   readonly mark: () => number | undefined
   /** lo began (false: ceased) to let in what the relay sends again. */
   readonly onLenience: (lenient: boolean) => void
+  /** Bridges began (false: ceased) to show the rules of IP what they carry. */
+  readonly onBridges: (call: boolean) => void
   /** These drop what is diverted, and did not before; never empty. */
   readonly onFirewalls: (firewalls: readonly InputFirewall[]) => void
 }
 
-/** Four small files of /proc. */
+/** Half a dozen small files of /proc. */
 const lookEvery = 1000
 const firewallsEvery = 3000
 /** A firewall of ten thousand rules is long to list: no more than a fiftieth of the time goes into that. */
@@ -28,6 +32,7 @@ const firewallShare = 50
 export class Surroundings {
   readonly #options: SurroundingsOptions
   #lenient: boolean
+  #bridgesCall: boolean
   #told: ReadonlySet<string>
   #timer: NodeJS.Timeout | undefined
   #reading: Promise<void> | undefined
@@ -36,6 +41,7 @@ export class Surroundings {
   constructor(options: SurroundingsOptions) {
     this.#options = options
     this.#lenient = options.lenient
+    this.#bridgesCall = options.bridgesCall
     this.#told = new Set(options.firewalls.map(({ chain }) => chain))
   }
 
@@ -69,6 +75,11 @@ export class Surroundings {
     if (lenient !== this.#lenient) {
       this.#lenient = lenient
       this.#options.onLenience(lenient)
+    }
+    const bridgesCall = bridgesCallRules()
+    if (bridgesCall !== this.#bridgesCall) {
+      this.#bridgesCall = bridgesCall
+      this.#options.onBridges(bridgesCall)
     }
     if (performance.now() >= this.#readAt) void this.#lookAtFirewalls()
   }

@@ -98,8 +98,8 @@ function forgetRunFiles(path: string): void {
   for (const end of ['json', 'json.new', 'lock']) rmSync(`/run/sluice/${String(statSync(path).ino)}.${end}`, { force: true })
 }
 
-/** No duplicate address detection, so that an address is usable at once; no router advertisements. */
-const quiet = 'for p in all default; do echo 0 > /proc/sys/net/ipv6/conf/$p/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/$p/accept_ra; done;'
+/** No duplicate address detection, so that an address is usable at once; no router advertisements; where br_netfilter is there, bridges as if it were not. */
+const quiet = 'for p in all default; do echo 0 > /proc/sys/net/ipv6/conf/$p/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/$p/accept_ra; done; for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do if [ -e $f ]; then echo 0 > $f; fi; done;'
 const forwarding = 'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding;'
 
 /** Lines for `ip -batch`, one text for each namespace; the router's comes first, as it makes both links. */

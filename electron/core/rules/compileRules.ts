@@ -144,6 +144,9 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
           // So that the flow is ours even after the relay has let go of it for its silence (see `fwd_sel`), or has no socket for it yet (see `pre`).
           always({ does: 'mark-flow', mark: marks.forwarded }),
           ...hold('forwarded'),
+          // A lost flow is worse than one that is not seen.
+          { when: [{ is: 'from-calling-bridge' }], then: { does: 'unmark-flow', mark: marks.forwarded } },
+          { when: [{ is: 'from-calling-bridge' }], then: { does: 'return' } },
           ...hand,
         ],
       },

@@ -38,6 +38,9 @@ export const holdGroup = 7701
 /** Of each: the longest IP and TCP headers are 120. */
 export const heldBytes = 160
 
+/** How each tool tells what came in by a bridge. `physdev` loads br_netfilter, which changes what bridges do: only where that is there already. */
+export const fromBridge = { nft: 'meta iifkind "bridge"', iptables: '-m physdev --physdev-is-in' } as const
+
 /** The relay listens on loopback and nowhere else: a transparent wildcard listener would take every connection through this machine to its port number. */
 export const relayAddress = { ipv4: '127.0.0.1', ipv6: '::1' } as const
 

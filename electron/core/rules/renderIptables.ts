@@ -1,4 +1,4 @@
-import { chainPrefix, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
+import { chainPrefix, fromBridge, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
 import { carriedOf, cgroupsBehind, cgroupsThere, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet, type Step } from './ruleSet.ts'
 import { addNetworks, addPorts, areMany, isLong, portLists, type TreeChain } from './treeIptables.ts'
 
@@ -186,6 +186,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, h
     case 'of-marked-socket': return [`-m socket --transparent --restore-skmark -m mark --mark ${masked(match.mark)}`]
     case 'from-loopback': return ['-i lo']
     case 'from-chosen-interface': return sets.interfaces.length === 0 ? ['! -i lo'] : sets.interfaces.map((name) => `-i ${name.replace(/\*$/, '+')}`)
+    case 'from-calling-bridge': return ruleSet.bridgesCall === true ? [fromBridge.iptables] : []
     case 'original-direction': return ['-m conntrack --ctdir ORIGINAL']
     case 'marked': return [`-m mark --mark ${masked(match.mark)}`]
     case 'flow-marked': return [`-m connmark --mark ${masked(match.mark)}`]

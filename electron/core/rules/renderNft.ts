@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress, zonePriority } from './names.ts'
+import { fromBridge, heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress, zonePriority } from './names.ts'
 import { carriedOf, cgroupsBehind, cgroupsThere, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
@@ -157,6 +157,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'of-marked-socket': return [`socket transparent 1 socket mark & ${hex(match.mark)} == ${hex(match.mark)}`]
     case 'from-loopback': return ['iifname "lo"']
     case 'from-chosen-interface': return [ruleSet.sets.interfaces.length === 0 ? 'iifname != "lo"' : 'iifname @interfaces']
+    case 'from-calling-bridge': return ruleSet.bridgesCall === true ? [fromBridge.nft] : []
     case 'original-direction': return ['ct direction original']
     case 'marked': return [`meta mark & ${hex(match.mark)} == ${hex(match.mark)}`]
     case 'flow-marked': return [`ct mark & ${hex(match.mark)} == ${hex(match.mark)}`]

@@ -23,6 +23,8 @@ export type Match =
   | { readonly is: 'of-marked-socket'; readonly mark: number }
   | { readonly is: 'from-loopback' }
   | { readonly is: 'from-chosen-interface' }
+  /** It comes in by a bridge that shows the rules of IP what it carries (`RuleSet.bridgesCall`), before IP itself sees it: what it is handed to here is forgotten on the way. */
+  | { readonly is: 'from-calling-bridge' }
   | { readonly is: 'original-direction' }
   | { readonly is: 'marked'; readonly mark: number }
   | { readonly is: 'flow-marked'; readonly mark: number }
@@ -159,6 +161,8 @@ export interface RuleSet {
    * cgroup that bore its path when it was loaded: one made anew at the same place is another, and its rule has to be loaded anew.
    */
   readonly cgroupIds?: CgroupIds
+  /** Only of rules that are applied: there may be such bridges (br_netfilter). */
+  readonly bridgesCall?: true
   /** Only after a change while open. */
   readonly carried?: Carried
 }

@@ -163,24 +163,6 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     await again.end()
   })
 
-  test.runIf(existsSync('/proc/sys/net/bridge'))('a bridge that calls the rules of IP, as Docker has it: connections that wait are relayed; of what would fail is warned', async () => {
-    const { ipv4, ipv6 } = labAddresses
-    await router(`ip link add br0 type bridge; ip link set br0 up; ip addr del ${ipv4.routerToClient}/24 dev cl0; ip -6 addr del ${ipv6.routerToClient}/64 dev cl0; ip link set cl0 master br0; ip addr add ${ipv4.routerToClient}/24 dev br0; ip -6 addr add ${ipv6.routerToClient}/64 dev br0 nodad; for f in iptables ip6tables; do echo 1 > /proc/sys/net/bridge/bridge-nf-call-$f; done`)
-    const isWarned = (by: TestHelper): boolean => by.events.some((event) => event.event === 'warning' && event.code === 'bridges')
-    await openGate(helper, programs, backend)
-    await expectRelayed()
-    expect(isWarned(helper)).toBe(false)
-    await helper.end()
-    const datagrams = start()
-    await openGate(datagrams, programs, backend, { udp: '5300' })
-    expect((await datagrams.event('warning', ({ code }) => code === 'bridges')).message).toMatch(/br0, and bridge-nf-call-iptables is on.*sysctl net\.bridge\.bridge-nf-call-iptables=0/)
-    await datagrams.end()
-    const local = start()
-    await openGate(local, programs, backend, { udp: '5300', scope: ['local'] })
-    expect(isWarned(local)).toBe(false)
-    await local.end()
-  })
-
   test('no IPv6 on any interface: IPv4 is intercepted all the same', async () => {
     await router('for d in all default lo cl0 sv0; do echo 1 > /proc/sys/net/ipv6/conf/$d/disable_ipv6; done')
     const before = await snapshot(lab)
@@ -188,5 +170,58 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     for (const place of ['client', 'router'] as const) expect(await ask(lab, place, 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
     await helper.end()
     await expectClean(lab, before)
+  })
+})
+
+describe.runIf(existsSync('/proc/sys/net/bridge')).each(['nft', 'iptables', 'iptables-legacy'] as const)('%s, behind a bridge that calls the rules of IP, as Docker has it', (backend) => {
+  const { ipv4, ipv6 } = labAddresses
+  const callRules = (value: 0 | 1): Promise<void> => router(`for f in iptables ip6tables; do echo ${String(value)} > /proc/sys/net/bridge/bridge-nf-call-$f; done`)
+  const warnings = (by: TestHelper, code: string): number => by.events.filter((event) => event.event === 'warning' && event.code === code).length
+  const expectDatagrams = async (relayed: boolean): Promise<void> => {
+    for (const family of ['ipv4', 'ipv6'] as const) {
+      const answer = await lab.peer('client', 'ask', labAddresses[family].server, '5300', '--udp').event(() => true)
+      expect(answer, family).toMatchObject({ ok: true })
+      expect(answer['seenPort'] !== answer['localPort'], family).toBe(relayed)
+    }
+  }
+  const expectConnections = async (relayed: boolean): Promise<void> => {
+    for (const family of ['ipv4', 'ipv6'] as const) expect(await ask(lab, 'client', family, 8080), family).toMatchObject({ ok: true, relayed })
+  }
+
+  beforeEach(async () => {
+    await router(`ip link add br0 type bridge; ip link set br0 up; ip addr del ${ipv4.routerToClient}/24 dev cl0; ip -6 addr del ${ipv6.routerToClient}/64 dev cl0; ip link set cl0 master br0; ip addr add ${ipv4.routerToClient}/24 dev br0; ip -6 addr add ${ipv6.routerToClient}/64 dev br0 nodad`)
+    await callRules(1)
+    for (const host of [ipv4.server, ipv6.server]) await lab.peer('server', 'serve', 'origin', '5300', '--udp', '--host', host).event(({ event }) => event === 'listening')
+  })
+
+  test('connections that wait are relayed; UDP is left alone and said so; both are taken when bridges cease to, and left alone again', async () => {
+    await openGate(helper, programs, backend)
+    await expectConnections(true)
+    expect(warnings(helper, 'bridges')).toBe(0)
+    await helper.request('change', planFor({ backend, udp: '5300' }))
+    expect((await helper.event('warning', ({ code }) => code === 'bridges')).message).toMatch(/br0, and bridge-nf-call-iptables is on.*are left alone.*sysctl net\.bridge\.bridge-nf-call-iptables=0/)
+    await expectDatagrams(false)
+    await expectConnections(true)
+    await callRules(0)
+    await helper.event('warning', ({ code }) => code === 'bridges-gone')
+    await expectDatagrams(true)
+    await expectConnections(true)
+    await callRules(1)
+    await expect.poll(() => warnings(helper, 'bridges'), { timeout: 10_000 }).toBe(2)
+    await expectDatagrams(false)
+    await expectConnections(true)
+    await helper.end()
+  })
+
+  test('connections that do not wait are left alone and said so; of this computer’s own nothing is', async () => {
+    await openGate(helper, programs, backend, { hold: false })
+    await helper.event('warning', ({ code }) => code === 'bridges')
+    await expectConnections(false)
+    expect(await ask(lab, 'router', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
+    await helper.end()
+    const local = start()
+    await openGate(local, programs, backend, { udp: '5300', scope: ['local'] })
+    expect(warnings(local, 'bridges')).toBe(0)
+    await local.end()
   })
 })

@@ -24,7 +24,7 @@ const bare = '[a-z][a-z0-9_-]*'
 const nftWord = new RegExp(`^(?:${number}s?|${hex}|${address}(?:-${address})?|\\[::1\\]:\\d+|127\\.0\\.0\\.1:\\d+|:\\d+|@?${bare}|"[A-Za-z0-9_.@:*/\\\\-]+"|[{}();,&|.+]|==?|!=|<|-\\d+)$`)
 const nftWords = (text: string): readonly string[] => text.match(/"[^"]*"|[{}();,](?!:)|[^\s{}();,"]+/g) ?? []
 
-const iptablesWord = new RegExp(`^(?:\\*mangle|\\*nat|COMMIT|:SLUICE_[A-Z_0-9]+|\\[0:0\\]|SLUICE_[A-Z_0-9]+|-{1,2}[a-zA-Z-]+|[-!]|[A-Z]+(?:,[A-Z]+)*|${hex}/${hex}|\\d+(?::\\d+)?(?:,\\d+(?::\\d+)?)*|${number}|${address}|tcp|udp|icmp|icmpv6|socket|mark|connmark|conntrack|addrtype|multiport|owner|cgroup|time|ttl|hl|\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d)$`)
+const iptablesWord = new RegExp(`^(?:\\*mangle|\\*nat|COMMIT|:SLUICE_[A-Z_0-9]+|\\[0:0\\]|SLUICE_[A-Z_0-9]+|-{1,2}[a-zA-Z-]+|[-!]|[A-Z]+(?:,[A-Z]+)*|${hex}/${hex}|\\d+(?::\\d+)?(?:,\\d+(?::\\d+)?)*|${number}|${address}|tcp|udp|icmp|icmpv6|socket|mark|connmark|conntrack|addrtype|multiport|owner|cgroup|time|ttl|hl|physdev|\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d)$`)
 /** Behind these stand names from outside: one word of a plain alphabet, which begins with no dash. */
 const namedBy: Readonly<Record<string, RegExp>> = { '-i': /^[A-Za-z0-9_.:@][A-Za-z0-9_.:@-]{0,14}\+?$/, '--path': /^[A-Za-z0-9_.:@\\-][A-Za-z0-9_.:@\\/-]*$/ }
 
@@ -60,7 +60,7 @@ function compiled(wish: Parameters<typeof makePlan>[0], redirects: boolean): { r
   try {
     const plan = makePlan(wish)
     const facts: MachineFacts = { tools: [{ backend: 'nft', usable: true, ...(redirects ? { redirectsBecause: 'no' } : {}) }], ipv6: true, lenientLo: true, interfaces: [...plan.interfaces], cgroups: [...plan.cgroups] }
-    return { plan, ruleSet: compileRules(plan, facts) }
+    return { plan, ruleSet: { ...compileRules(plan, facts), ...(redirects ? {} : { bridgesCall: true }) } }
   } catch (error) {
     expect(error).toBeInstanceOf(Failure)
     return undefined
