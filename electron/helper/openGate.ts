@@ -14,6 +14,7 @@ import { readInputFirewalls } from '#probe/inputFirewalls.ts'
 import type { InputFirewall } from '#probe/inputFirewalls.ts'
 import { findPlaces } from '#probe/places.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
+import { readMarkWriters } from '#probe/readMarkWriters.ts'
 import { udpBefore } from '#probe/udpBefore.ts'
 
 import { logAction, onAction, onLogLoss } from './actionLog.ts'
@@ -151,10 +152,11 @@ export class OpenGate {
     const startGuard = (): Promise<GuardLink> => GuardLink.start(program, lock, () => void this.#replaceGuard(namespace, startGuard))
     this.#guard = await this.#doing('the guard', startGuard(), () => this.#guard?.done())
     const left = readJournal(namespace)
-    const [survey, facts, firewalls] = await Promise.all([
+    const [survey, facts, firewalls, markWriters] = await Promise.all([
       surveyKernel(plan.table),
       probeMachine({ privileged: true, choice: plan.backend }),
       plan.scope.includes('forwarded') ? readInputFirewalls(plan.marks.forwarded) : [],
+      readMarkWriters(),
       removeLeftScopes(),
     ])
     signal.throwIfAborted()
@@ -164,7 +166,7 @@ export class OpenGate {
     removeJournal(namespace)
     const { base, routing } = isClean ? survey : await surveyKernel(plan.table)
     signal.throwIfAborted()
-    await checkConflicts(plan, routing)
+    await checkConflicts(plan, routing, markWriters)
     signal.throwIfAborted()
     logAction({ result: 'note', text: `opening the gate: ${describeOpening(plan, facts).join(' ')}` })
     const backend = chooseBackend(plan, facts)

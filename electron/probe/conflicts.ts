@@ -2,7 +2,9 @@ import { Failure } from '#core/contract/failure.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { routeProtocol } from '#core/rules/names.ts'
 
+import type { MarkWriter } from '#core/rules/markWriters.ts'
 import { ask } from './doctorFacts.ts'
+import { readMarkWriters } from './readMarkWriters.ts'
 import { readRouting } from './readRouting.ts'
 import type { IpRule, ListedRule, Routing } from './readRouting.ts'
 
@@ -11,19 +13,21 @@ const wholeMask = 0xffff_ffff
 const neighbourBits = 0x00ff_ff00 | 0xca6c
 
 /**
- * Looks whether the plan's marks and routing table are free here: ip rules of others that look at bits of ours or mark with them, and other people's routes or rules in our table.
- * Reads only; ours (protocol 77) are left out. `routing`: what there is, with the routes of the plan's table; default: it is looked at now.
+ * Looks whether the plan's marks and routing table are free here: ip rules of others that look at bits of ours, rules of theirs that write them, and other people's routes or rules in our
+ * table. Reads only; ours (protocol 77) are left out. `routing`: what there is, with the routes of the plan's table; `writers`: rules that write marks; default: they are looked at now.
  * @throws Failure `marks-taken` or `table-taken`, naming the rule and what is free
  */
-export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'table'>, routing?: Routing): Promise<void> {
-  const { rules, routes } = routing ?? (await readRouting([plan.table]))
+export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'table'>, routing?: Routing, writers?: readonly MarkWriter[]): Promise<void> {
+  const [{ rules, routes }, writing] = await Promise.all([routing ?? readRouting([plan.table]), writers ?? readMarkWriters()])
   const others = rules.filter(({ rule }) => rule.protocol !== String(routeProtocol))
   const ours = (plan.marks.forwarded | plan.marks.local | plan.marks.uplink) >>> 0
   const taken = others.find(({ rule }) => (bitsOf(rule) & ours) !== 0)
-  if (taken !== undefined) {
-    const free = freeBits(others)
+  const writer = writing.find(({ bits }) => (bits & ours) !== 0)
+  if (taken !== undefined || writer !== undefined) {
+    const free = freeBits(others, writing)
     const words = free.length < 3 ? '' : `; free here are --marks ${free.slice(0, 3).map(hex).join(',')}`
-    throw new Failure('marks-taken', `an ip rule of somebody else's looks at mark bits that Sluice would use: ${describe(taken)}${words}`)
+    const what = taken !== undefined ? `an ip rule of somebody else's looks at mark bits that Sluice would use: ${describe(taken)}` : writer !== undefined ? `a rule of somebody else's writes mark bits that Sluice would use: ${describeWriter(writer)}` : ''
+    throw new Failure('marks-taken', `${what}${words}`)
   }
   const user = others.find(({ rule }) => rule.table === String(plan.table))
   const isForeign = routes.some(({ table, protocol }) => table === plan.table && protocol !== String(routeProtocol))
@@ -40,10 +44,16 @@ function bitsOf({ fwmark, fwmask }: IpRule): number {
   return (mask === wholeMask ? Number(fwmark) : mask) >>> 0
 }
 
-function freeBits(others: readonly ListedRule[]): number[] {
-  const used = others.reduce((bits, { rule }) => bits | bitsOf(rule), neighbourBits) >>> 0
+/** First those that no well-known neighbour uses, even if it does not run now. */
+function freeBits(others: readonly ListedRule[], writers: readonly MarkWriter[]): number[] {
+  const used = [...others.map(({ rule }) => bitsOf(rule)), ...writers.map(({ bits }) => bits)].reduce((all, bits) => all | bits, 0)
   // High bits first: whole marks of others are small numbers.
-  return [25, 28, 31, 30, 29, 27, 26, 24].map((bit) => (1 << bit) >>> 0).filter((bit) => (used & bit) === 0)
+  const free = [25, 28, 31, 30, 29, 27, 26, 24, ...Array.from({ length: 24 }, (_, index) => 23 - index)].map((bit) => (1 << bit) >>> 0).filter((bit) => (used & bit) === 0)
+  return [...free.filter((bit) => (bit & neighbourBits) === 0), ...free.filter((bit) => (bit & neighbourBits) !== 0)]
+}
+
+function describeWriter({ chain, bits }: MarkWriter): string {
+  return `in ${chain}, bits ${hex(bits)}`
 }
 
 async function foreignRoute(table: number): Promise<string | undefined> {

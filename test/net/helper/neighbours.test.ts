@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs'
 import { beforeEach, describe, expect, test } from 'vitest'
 
+import type { Failure } from '#core/contract/failure.ts'
+import { parseMarks } from '#core/plan/parseMarks.ts'
 import { labAddresses } from '#test/lab/makeLab.ts'
 
 import { ask, expectClean, openGate, planFor, snapshot, withoutLease } from './harness.ts'
@@ -171,6 +173,62 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
     await helper.end()
     await expectClean(lab, before)
   })
+})
+
+/** As wg-quick, Tailscale, kube-proxy (with Docker's and Podman's masquerade) write them, by each tool. */
+const markRules = {
+  nft: `nft -f - <<'END'
+    table inet wg-quick-wg0 {
+      chain premangle { type filter hook prerouting priority -150; meta l4proto udp meta mark set ct mark; }
+      chain postmangle { type filter hook postrouting priority -150; meta l4proto udp meta mark 0xca6c ct mark set meta mark; }
+    }
+    table inet theirs {
+      chain ts-forward { meta mark set meta mark & 0xff00ffff | 0x40000; meta mark & 0xff0000 == 0x40000 accept; }
+      chain forward { type filter hook forward priority filter; iifname "tailscale0" jump ts-forward; }
+      chain mark-for-masquerade { meta mark set meta mark | 0x4000; }
+      chain postrouting { type nat hook postrouting priority srcnat; meta mark & 0x4000 != 0x4000 return; meta mark set meta mark ^ 0x4000; masquerade fully-random; }
+    }
+END`,
+  iptables: iptablesMarks('nft'),
+  'iptables-legacy': iptablesMarks('legacy'),
+} as const
+function iptablesMarks(kind: 'nft' | 'legacy'): string {
+  return `for t in iptables-${kind} ip6tables-${kind}; do
+    $t -t mangle -A PREROUTING -p udp -j CONNMARK --restore-mark; $t -t mangle -A POSTROUTING -p udp -m mark --mark 0xca6c -j CONNMARK --save-mark
+    $t -N ts-forward; $t -I FORWARD -j ts-forward; $t -A ts-forward -i tailscale0 -j MARK --set-mark 0x40000/0xff0000; $t -A ts-forward -m mark --mark 0x40000/0xff0000 -j ACCEPT
+    $t -t nat -N KUBE-MARK-MASQ; $t -t nat -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000; $t -t nat -N KUBE-POSTROUTING; $t -t nat -A POSTROUTING -j KUBE-POSTROUTING
+    $t -t nat -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN; $t -t nat -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000; $t -t nat -A KUBE-POSTROUTING -j MASQUERADE --random-fully
+  done`
+}
+/** One that is in our way, and who it is. */
+const inOurWay = {
+  nft: ['nft "add chain inet theirs vpn { type filter hook output priority -140; meta mark set meta mark & 0xf0ffffff | 0x3000000; }"', 'inet theirs vpn'],
+  iptables: ['ip6tables-nft -t mangle -A OUTPUT -d 2001:db8:9::/64 -j MARK --set-xmark 0x10000000/0x30000000', 'iptables mangle OUTPUT (IPv6)'],
+  'iptables-legacy': ['iptables-legacy -t mangle -A PREROUTING -s 192.0.2.1 -j CONNMARK --set-mark 0x2000000', 'iptables-legacy mangle PREROUTING (IPv4)'],
+} as const
+
+test.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s: rules of others that write marks of their own are no matter, one that writes ours is named before anything is done, with marks that are free', async (backend) => {
+  await router(markRules[backend])
+  const before = await snapshot(lab)
+  await openGate(helper, programs, backend)
+  await expectRelayed()
+  await helper.end()
+  await expectClean(lab, before)
+  const [rule, who] = inOurWay[backend]
+  await router(rule)
+  const between = await snapshot(lab)
+  const refused = start()
+  const failure = await openGate(refused, programs, backend).then(() => undefined, (error: unknown) => error as Failure)
+  expect(failure).toMatchObject({ code: 'marks-taken' })
+  expect(failure?.message).toContain(who)
+  await refused.end()
+  expect(await snapshot(lab)).toBe(between)
+  const marks = parseMarks(/--marks (\S+)/.exec(failure?.message ?? '')?.[1] ?? '')
+  const other = start()
+  await openGate(other, programs, backend, { marks })
+  await expectRelayed()
+  await other.end()
+  await expectClean(lab, between)
 })
 
 describe.runIf(existsSync('/proc/sys/net/bridge')).each(['nft', 'iptables', 'iptables-legacy'] as const)('%s, behind a bridge that calls the rules of IP, as Docker has it', (backend) => {
