@@ -45,6 +45,7 @@ Prints what the gate would intercept and the very rules it would load; needs no 
   --backend B      the tool that loads the rules (auto: nft where it can be used)
   --marks F,L,U    bits to mark packets with, if others use the usual ones (0x2000000,0x10000000,0x80000000)
   --table N        routing table (7701)
+  --priority P,O,R priorities of the chains in prerouting and output (nft alone) and of the ip rules, or the first of them (50,-150,0)
   --port PORT      first port the relay tries on loopback (50080)
   --netns N        for another network namespace: a name ip netns lists, or a process in it (asks for permission: only root can look there)
   --diff           what opening would change here now, as a unified diff of what nft (or iptables-save) and ip list; still changes nothing, but

@@ -1,7 +1,7 @@
 import { Failure } from '#core/contract/failure.ts'
 import { nearest } from '#core/filter/nearest.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
-import { parseMarks, parseTable } from '#core/plan/parseMarks.ts'
+import { parseMarks, parsePriority, parseTable } from '#core/plan/parseMarks.ts'
 import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
 import { findCgroup, findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
@@ -31,6 +31,7 @@ export const planShapes = {
   port: { type: 'string' },
   marks: { type: 'string' },
   table: { type: 'string' },
+  priority: { type: 'string' },
 } as const satisfies OptionShapes
 
 const scopes = ['local', 'forwarded'] as const
@@ -103,5 +104,6 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),
     ...(options.marks === undefined ? {} : { marks: parseMarks(options.marks) }),
     ...(options.table === undefined ? {} : { table: parseTable(options.table) }),
+    ...(options.priority === undefined ? {} : { priority: parsePriority(options.priority) }),
   })
 }

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 
-import { chainPrefix, defaultTable, iptablesTables, nftFamily, nftTable, routeProtocol, rulePreference } from '#core/rules/names.ts'
+import { chainPrefix, defaultTable, iptablesTables, nftFamily, nftTable, routeProtocol } from '#core/rules/names.ts'
 import type { IptablesTable } from '#core/rules/names.ts'
 import { sweepIptables } from '#core/rules/renderIptables.ts'
 import type { IpRule } from '#probe/readRouting.ts'
@@ -103,7 +103,7 @@ async function removeRoutes(family: '-4' | '-6', table: number, removed: string[
   const word = family === '-4' ? 'IPv4' : 'IPv6'
   const listed = await askTool(ip, ['-j', '-N', family, 'rule', 'show'])
   const rules = (JSON.parse(listed.stdout || '[]') as readonly IpRule[]).filter(
-    (rule) => rule.protocol === String(routeProtocol) && rule.priority === rulePreference && rule.fwmark !== undefined,
+    (rule) => rule.protocol === String(routeProtocol) && rule.fwmark !== undefined,
   )
   // Our rules name their tables, so a table of another plan is found as well. 254 is main, which one of ours looks up.
   const tables = new Set([String(table), ...rules.flatMap((rule) => (rule.table === undefined || rule.table === '254' ? [] : [rule.table]))])

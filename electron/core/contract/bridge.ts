@@ -79,6 +79,8 @@ export interface GateChoice {
   /** As `parseMarks` and `parseTable` read them; empty: the usual. */
   readonly marks: string
   readonly table: string
+  /** As `parsePriority` reads it; empty: the usual. */
+  readonly priority: string
   readonly payload: boolean
   /** What is recorded at most: bytes as a person writes them; empty: no limit. Beyond `session` the oldest part of the record goes. */
   readonly keep: { readonly session: string; readonly flow: string }

@@ -35,6 +35,7 @@ export const gateChoiceShape = v.strictObject({
   keepPort: v.boolean(),
   marks: line(80),
   table: line(16),
+  priority: line(40),
   payload: v.boolean(),
   keep: v.strictObject({ session: line(24), flow: line(24) }),
 })

@@ -14,6 +14,7 @@ export function checkChange(before: InterceptionPlan, after: InterceptionPlan, b
   if (JSON.stringify(after.handOver) !== JSON.stringify(before.handOver)) refuse('Which ports go to another proxy', 'the relay is told its proxies when it starts')
   if (after.hold !== before.hold) refuse('Whether connections wait for their server', 'the relay binds to the kernel’s packet log before it gives up its rights')
   if (after.keepPort !== before.keepPort) refuse('Whether devices’ own ports are kept', 'the relay opens the listener for them when it starts')
+  if (JSON.stringify(after.priority) !== JSON.stringify(before.priority)) refuse('Priorities')
   if (after.table !== before.table) refuse('The routing table')
   if ((['forwarded', 'local', 'uplink'] as const).some((mark) => after.marks[mark] !== before.marks[mark])) refuse('The marks')
 }

@@ -6,7 +6,7 @@ import { formatPorts } from './formatPorts.ts'
 import { keepLimits, usualSessionBudget } from './keepLimits.ts'
 import { makePlan, type PlanWish } from './makePlan.ts'
 import { parseCidr } from './parseCidr.ts'
-import { parseMarks, parseTable } from './parseMarks.ts'
+import { parseMarks, parsePriority, parseTable } from './parseMarks.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
 import { parsePorts } from './parsePorts.ts'
 import type { InterceptionPlan, Scope, UdpIdle } from './plan.ts'
@@ -32,6 +32,7 @@ export const defaultChoice: GateChoice = {
   keepPort: false,
   marks: '',
   table: '',
+  priority: '',
   payload: true,
   keep: { session: usualSessionBudget, flow: '' },
 }
@@ -79,6 +80,7 @@ export function planOfChoice(choice: GateChoice, names: ChosenNames): Intercepti
     ...names,
     ...(choice.marks.trim() === '' ? {} : { marks: parseMarks(choice.marks) }),
     ...(choice.table.trim() === '' ? {} : { table: parseTable(choice.table.trim()) }),
+    ...(choice.priority.trim() === '' ? {} : { priority: parsePriority(choice.priority) }),
   }
   return makePlan(wish)
 }
@@ -132,6 +134,7 @@ export function checkChoice(choice: GateChoice): ChoiceProblems {
   if (choice.netns.trim() !== '' && !/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$/.test(choice.netns.trim())) problems.netns = 'Name one network namespace, or the number of one process in it'
   if (choice.marks.trim() !== '') check('marks', () => parseMarks(choice.marks))
   if (choice.table.trim() !== '') check('table', () => parseTable(choice.table.trim()))
+  if (choice.priority.trim() !== '') check('priority', () => makePlan({ tcp: '80', backend: choice.backend, priority: parsePriority(choice.priority) }))
   // What only shows when all is put together: a port that is sent to two proxies.
   if (Object.keys(problems).length === 0) check(sends ? 'send' : 'ports', () => planOfChoice(choice, { users: [], groups: [], cgroups: [] }))
   return problems

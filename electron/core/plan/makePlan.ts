@@ -2,7 +2,7 @@ import { Failure } from '../contract/failure.ts'
 import { parseHandOver } from './handOver.ts'
 import { parsePlan } from './parsePlan.ts'
 import { parsePorts } from './parsePorts.ts'
-import { defaultMarks, defaultRelayPort, defaultTable, defaultUdpIdle, type BackendChoice, type InterceptionPlan, type PortRange, type Scope, type UdpIdle } from './plan.ts'
+import { defaultMarks, defaultPriority, defaultRelayPort, defaultTable, defaultUdpIdle, type BackendChoice, type InterceptionPlan, type PortRange, type Priority, type Scope, type UdpIdle } from './plan.ts'
 
 /** What a person chose, as typed; everything left out gets its default. */
 export interface PlanWish {
@@ -33,6 +33,8 @@ export interface PlanWish {
   readonly marks?: InterceptionPlan['marks']
   /** Routing table. */
   readonly table?: number
+  /** What is left out is as usual. */
+  readonly priority?: Partial<Priority>
 }
 
 /**
@@ -68,6 +70,7 @@ export function makePlan(wish: PlanWish): InterceptionPlan {
     relayPort: wish.relayPort ?? defaultRelayPort,
     marks: wish.marks ?? defaultMarks,
     table: wish.table ?? defaultTable,
+    priority: { ...defaultPriority, ...wish.priority },
   })
 }
 

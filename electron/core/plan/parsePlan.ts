@@ -5,7 +5,7 @@ import { parseHandOvers } from './handOver.ts'
 import { mergePorts } from './mergePorts.ts'
 import { mergeCidrs, parseCidr } from './parseCidr.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
-import { planShape, relayPortTries, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+import { defaultPriority, planShape, relayPortTries, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
 
 /**
  * Anything as a plan that is whole, meaningful and canonical: equal wishes have equal JSON, and parsing a plan again changes nothing. The helper runs this
@@ -24,6 +24,9 @@ export function parsePlan(input: unknown): InterceptionPlan {
   for (const { to } of handOver) {
     // The relay would be its own proxy.
     if (to.kind === 'tproxy' && to.port >= plan.relayPort && to.port <= plan.relayPort + 2 * relayPortTries + 2) throw new Failure('bad-plan', `Port ${to.port} is the relay’s own and cannot be a proxy’s`)
+  }
+  if (plan.backend.startsWith('iptables') && (plan.priority.prerouting !== defaultPriority.prerouting || plan.priority.output !== defaultPriority.output)) {
+    throw new Failure('bad-plan', 'Where chains are entered can be chosen with nft alone: those of iptables stand where its mangle table does')
   }
   if (plan.keepPort && !plan.hold) throw new Failure('bad-plan', 'A device’s own port can be kept only where connections wait for their server')
   return {
@@ -50,6 +53,7 @@ export function parsePlan(input: unknown): InterceptionPlan {
     relayPort: plan.relayPort,
     marks: canonicalMarks(plan.marks),
     table: plan.table,
+    priority: { prerouting: plan.priority.prerouting, output: plan.priority.output, rule: plan.priority.rule },
   }
 }
 

@@ -66,11 +66,26 @@ export interface InterceptionPlan {
   readonly marks: { readonly forwarded: number; readonly local: number; readonly uplink: number }
   /** Routing table of ours, also the name our ip rules and routes are swept by (with protocol 77). */
   readonly table: number
+  /** Where among others' chains ours are entered (nft alone; iptables' stand where the mangle table does), and where among ip rules ours are asked. */
+  readonly priority: Priority
+}
+export interface Priority {
+  readonly prerouting: number
+  readonly output: number
+  readonly rule: number
 }
 
 /** tproxy-notes 3.1: bits clear of Tailscale (18-19), Calico (16-31 low), Kubernetes (14-15); 0x80000000 is the relay's own upstream. */
 export const defaultMarks = { forwarded: 0x0200_0000, local: 0x1000_0000, uplink: 0x8000_0000 } as const
 export const defaultTable = 7701
+/**
+ * Prerouting: after DNAT (-100), so a published port shows its container, and after firewalld's reverse-path check (10), which kills marked packets. Output: mangle, where `type route`
+ * chains do their work (re-routing by the new mark). Ip rules: 0, behind the kernel's own `local` rule; rules added without a preference land before the first non-zero one, so a VPN that
+ * starts later would get ahead of any other number of ours.
+ */
+export const defaultPriority: Priority = { prerouting: 50, output: -150, rule: 0 }
+/** After conntrack (-200), whose marks the rules ask. 32766 is main's. */
+export const priorityLimits = { prerouting: { least: -199, most: 10_000 }, output: { least: -199, most: 10_000 }, rule: { least: 0, most: 32_765 } } as const
 export const defaultRelayPort = 50080
 /** Ports the relay tries after the first one, each for two listeners at most. */
 export const relayPortTries = 20
@@ -85,6 +100,8 @@ const mark = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(0xffff_ff
 
 const ids = v.pipe(v.array(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_fffe))), v.maxLength(256))
 const cidrs = v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4096))
+
+const within = ({ least, most }: { readonly least: number; readonly most: number }) => v.pipe(v.number(), v.integer(), v.minValue(least), v.maxValue(most))
 
 /** Shape only, bounded; meaning (order, overlap, names, families) is `parsePlan`'s. */
 export const planShape = v.strictObject({
@@ -110,4 +127,5 @@ export const planShape = v.strictObject({
   relayPort: port,
   marks: v.strictObject({ forwarded: mark, local: mark, uplink: mark }),
   table: v.pipe(v.number(), v.integer(), v.minValue(256), v.maxValue(0x7fff_ffff)),
+  priority: v.optional(v.strictObject({ prerouting: within(priorityLimits.prerouting), output: within(priorityLimits.output), rule: within(priorityLimits.rule) }), defaultPriority),
 })

@@ -1,7 +1,7 @@
-import type { Backend, InterceptionPlan } from '../plan/plan.ts'
+import { defaultPriority, type Backend, type InterceptionPlan } from '../plan/plan.ts'
 
 /** What the three tools cannot do alike, because the kernel makes it so. Everything else is equal, and tested to be (test/net/equality). */
-export type DifferenceId = 'no-listener-forwarded' | 'no-listener-local' | 'published-ports' | 'both-families' | 'taken-back-by' | 'foreign-flush' | 'many-choices'
+export type DifferenceId = 'no-listener-forwarded' | 'no-listener-local' | 'published-ports' | 'both-families' | 'taken-back-by' | 'foreign-flush' | 'many-choices' | 'priority'
 
 export interface BackendDifference {
   readonly id: DifferenceId
@@ -9,7 +9,7 @@ export interface BackendDifference {
   /** What it is on each, in a person's words. */
   readonly on: Readonly<Record<Backend, string>>
   /** Whether a plan is touched by it. */
-  readonly concerns: (plan: Pick<InterceptionPlan, 'tcp' | 'udp' | 'scope' | 'exclude' | 'sources' | 'excludeSources' | 'servers' | 'users' | 'groups'>) => boolean
+  readonly concerns: (plan: Pick<InterceptionPlan, 'tcp' | 'udp' | 'scope' | 'exclude' | 'sources' | 'excludeSources' | 'servers' | 'users' | 'groups' | 'priority'>) => boolean
   /**
    * For tests that judge by packets: verdicts which the backends may give differently for one probe, in that state. None: it is not seen in a single flow's verdict.
    */
@@ -59,6 +59,11 @@ export const backendDifferences: readonly BackendDifference[] = [
     id: 'many-choices', title: 'Very many ports, networks or users',
     on: { nft: 'are looked up in sets, as quickly as few', ...iptablesBoth('cost each new flow a few dozen rules (ports and networks stand in a tree of chains), users and groups one each; what is under way pays nothing') },
     concerns: ({ tcp, udp, exclude, sources, excludeSources, servers, users, groups }) => tcp.length + udp.length > 15 || [exclude, sources, excludeSources, servers, users, groups].some((list) => list.length > 15),
+  },
+  {
+    id: 'priority', title: 'Where chains are entered among others’',
+    on: { nft: 'is as chosen', ...iptablesBoth('is where the mangle table is, whatever is chosen') },
+    concerns: ({ priority }) => priority.prerouting !== defaultPriority.prerouting || priority.output !== defaultPriority.output,
   },
 ]
 

@@ -7,7 +7,7 @@ import { always, chosenOpenings, lastHop, narrowForwarded, narrowLocal, skips } 
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
 import { handChain, hasLegs, legMark, legsIn, legsOut, spokenForOthers } from './proxyLegs.ts'
-import { holdGroup, neverTaken, rulePreference } from './names.ts'
+import { holdGroup, neverTaken } from './names.ts'
 import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
 /**
@@ -29,6 +29,7 @@ export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before
     families: facts.ipv6 ? ['ipv4', 'ipv6'] : ['ipv4'],
     scope: plan.scope,
     marks,
+    priority: { prerouting: plan.priority.prerouting, output: plan.priority.output },
     sets: {
       tcp: plan.tcp,
       udp: plan.udp,
@@ -45,7 +46,7 @@ export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before
     routing: {
       table: plan.table,
       protocol: routeProtocol,
-      preference: rulePreference,
+      preference: plan.priority.rule,
       // Equal preference is asked in the order added. The middle one: with src_valid_mark (wg-quick and Tailscale set it) the reverse look-up of a diverted
       // packet carries our mark and `iif lo`; in our table it would find only `local` and the packet would be taken for a martian.
       rules: redirects

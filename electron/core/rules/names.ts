@@ -1,9 +1,9 @@
 /**
  * Every name under which the kernel knows what is Sluice's, in one file: whoever takes rules back after a crash finds them by these alone.
- * Marks, table number and protocol have their defaults in plan.ts, since a person may have to move them out of a neighbour's way.
+ * Marks, table number, priorities and protocol have their defaults in plan.ts, since a person may have to move them out of a neighbour's way.
  */
 
-export { defaultMarks, defaultTable, routeProtocol } from '../plan/plan.ts'
+export { defaultMarks, defaultPriority, defaultTable, routeProtocol } from '../plan/plan.ts'
 
 /** nftables: one table of our own, family inet so that one rule serves IPv4 and IPv6. Removing it removes everything. */
 export const nftTable = 'sluice'
@@ -15,19 +15,8 @@ export const chainPrefix = 'SLUICE_'
 export const iptablesTables = ['raw', 'mangle', 'nat'] as const
 export type IptablesTable = (typeof iptablesTables)[number]
 
-/**
- * Preference of our ip rules: 0, behind the kernel's own `local` rule. Rules added without a preference land before the first non-zero one, so a VPN that
- * starts later would get ahead of any other number of ours.
- */
-export const rulePreference = 0
-
-/** nft prerouting: after DNAT (-100), so a published port shows its container, and after firewalld's reverse-path check (filter + 10), which kills marked packets. */
-export const preroutingPriority = 'filter + 50'
 /** Where rules redirect: before others' DNAT (-100; `dstnat` is no name for output), which decides for good where a flow goes, so that a cluster's service addresses are seen. */
 export const redirectPriority = '-110'
-/** `type route` chains do their work (re-routing by the new mark) at mangle. */
-export const outputPriority = 'mangle'
-
 /** Conntrack zone of the clients' side of flows whose upstream side has the same addresses and ports. A zone is a number by which conntrack tells equal ones apart. */
 export const keptZone = 7701
 /** Before conntrack. */

@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { fromBridge, heldBytes, nftFamily, nftTable, outputPriority, preroutingPriority, redirectPriority, relayAddress, zonePriority } from './names.ts'
+import { fromBridge, heldBytes, nftFamily, nftTable, redirectPriority, relayAddress, zonePriority } from './names.ts'
 import { carriedOf, cgroupsBehind, cgroupsThere, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
@@ -212,10 +212,10 @@ function handTo(family: Family, protocol: string, port: number, mark: string): s
     : `meta nfproto ipv6 meta l4proto ${protocol} tproxy ip6 to [${relayAddress.ipv6}]:${port}${mark} accept`
 }
 
-function hook({ way }: RuleSet, { hook: place, early }: Chain): string {
+function hook({ way, priority }: RuleSet, { hook: place, early }: Chain): string {
   if (early) return `type filter hook ${place ?? ''} priority ${zonePriority}`
   if (way === 'redirect') return `type nat hook ${place ?? ''} priority ${redirectPriority}`
-  return place === 'output' ? `type route hook output priority ${outputPriority}` : `type filter hook prerouting priority ${preroutingPriority}`
+  return place === 'output' ? `type route hook output priority ${priority.output === -150 ? 'mangle' : String(priority.output)}` : `type filter hook prerouting priority ${priority.prerouting === 50 ? 'filter + 50' : String(priority.prerouting)}`
 }
 
 function addSet({ name, spec, elements }: NftSet): string {

@@ -130,6 +130,8 @@ export interface RuleSet {
   readonly families: readonly Family[]
   readonly scope: readonly Scope[]
   readonly marks: { readonly forwarded: number; readonly local: number; readonly uplink: number }
+  /** Of the chains that packets enter; iptables has its own, and where rules redirect it is another. */
+  readonly priority: { readonly prerouting: number; readonly output: number }
   readonly sets: {
     readonly tcp: readonly PortRange[]
     readonly udp: readonly PortRange[]

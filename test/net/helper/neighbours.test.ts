@@ -175,6 +175,22 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
   })
 })
 
+test.each([
+  ['nft', { prerouting: -120, output: -160, rule: 100 }],
+  ['iptables', { rule: 100 }],
+  ['iptables-legacy', { rule: 100 }],
+] as const)('%s: other priorities than the usual, and all is taken back after a crash', async (backend, priority) => {
+  const before = await snapshot(lab)
+  await openGate(helper, programs, backend, { priority })
+  await expectRelayed()
+  const opened = await snapshot(lab)
+  expect(opened).toMatch(/^100:\tfrom all fwmark 0x10000000\/0x10000000 lookup 7701/m)
+  // nft names what is near to a usual one.
+  if (backend === 'nft') for (const hook of [/hook prerouting priority (?:-120|dstnat - 20);/, /hook output priority (?:-160|mangle - 10);/]) expect(opened).toMatch(hook)
+  helper.kill()
+  await expectClean(lab, before)
+})
+
 /** As wg-quick, Tailscale, kube-proxy (with Docker's and Podman's masquerade) write them, by each tool. */
 const markRules = {
   nft: `nft -f - <<'END'

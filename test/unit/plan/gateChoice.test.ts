@@ -30,13 +30,13 @@ describe('a choice', () => {
   test('with everything in it becomes the plan of the same words on the command line', () => {
     const choice = chosen({
       ports: '80, 53/udp', refuse: '443', udpIdle: { dns: '5', quic: '', other: '' }, send: [{ ports: '8080', kind: 'socks5', to: '[::1]:1080' }], sources: '198.51.100.0/24',
-      excludeSources: '198.51.100.9', servers: '203.0.113.0/24 2001:db8::/32', exclude: '203.0.113.9', interfaces: 'br0 veth*', marks: '0x100000,0x200000,0x400000', table: '300', hold: false,
+      excludeSources: '198.51.100.9', servers: '203.0.113.0/24 2001:db8::/32', exclude: '203.0.113.9', interfaces: 'br0 veth*', marks: '0x100000,0x200000,0x400000', table: '300', priority: '-120,-150,9', hold: false,
     })
     expect(checkChoice(choice)).toEqual({})
     const plan = planOfChoice(choice, { users: [1000], groups: [], cgroups: ['user.slice'] })
     expect(formatPlanPorts(plan)).toBe('tcp 80,8080 udp 53,443')
     expect(plan).toMatchObject({
-      udpIdle: { dns: 5, quic: 60, other: 60 }, refuse: [{ from: 443, to: 443 }], hold: false, table: 300, marks: { forwarded: 0x100000, local: 0x200000, uplink: 0x400000 },
+      udpIdle: { dns: 5, quic: 60, other: 60 }, refuse: [{ from: 443, to: 443 }], hold: false, table: 300, priority: { prerouting: -120, output: -150, rule: 9 }, marks: { forwarded: 0x100000, local: 0x200000, uplink: 0x400000 },
       sources: ['198.51.100.0/24'], excludeSources: ['198.51.100.9/32'], exclude: ['203.0.113.9/32'], users: [1000], cgroups: ['user.slice'],
     })
   })
@@ -47,11 +47,11 @@ describe('a choice', () => {
   test('says of every field at once what is wrong with it', () => {
     expect(checkChoice(chosen({
       ports: '0', refuse: 'x', udpIdle: { dns: '0', quic: '', other: '' }, send: [{ ports: '80', kind: 'socks5', to: '/run/x' }], scope: { local: false, forwarded: false }, interfaces: 'lo',
-      sources: '300.1.1.1', excludeSources: '::/129', servers: 'a', exclude: '198.51.100.0/99', programs: '/', netns: 'two words', marks: '1,2', table: '7',
+      sources: '300.1.1.1', excludeSources: '::/129', servers: 'a', exclude: '198.51.100.0/99', programs: '/', netns: 'two words', marks: '1,2', table: '7', priority: '-500',
     }))).toMatchObject({
       ports: said('out of range'), refuse: said('no port'), udpIdle: said('"0"'), send: 'A SOCKS server is reached by address and port', scope: said('whose traffic'), interfaces: said('lo carries'),
       sources: said('300.1.1.1'), excludeSources: said('length over 128'), servers: said('no IPv4 or IPv6'), exclude: said('length over 32'), programs: said('root of all cgroups'),
-      netns: said('one network namespace'), marks: said('three different single bits'), table: said('256'),
+      netns: said('one network namespace'), marks: said('three different single bits'), table: said('256'), priority: said('-199'),
     })
   })
   test('may name ports only to refuse or to send them, but must name some', () => {

@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest'
 
 import { Failure } from '#core/contract/failure.ts'
 import { describePlan } from '#core/plan/describePlan.ts'
+import { checkChange } from '#core/plan/checkChange.ts'
+import { parsePriority } from '#core/plan/parseMarks.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import { holdsCidr, parseCidr } from '#core/plan/parseCidr.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
@@ -23,7 +25,7 @@ describe('makePlan', () => {
   test('fills in everything, both scopes included', () => {
     expect(good).toEqual({
       version: 1, tcp: [{ from: 80, to: 80 }, { from: 443, to: 443 }], udp: [], refuse: [], udpIdle: { dns: 10, quic: 60, other: 60 }, hold: true, keepPort: false, handOver: [], scope: ['local', 'forwarded'], interfaces: [], sources: [], excludeSources: [], servers: [], users: [], groups: [], cgroups: [], exclude: [],
-      backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701,
+      backend: 'auto', relayPort: 50080, marks: defaultMarks, table: 7701, priority: { prerouting: 50, output: -150, rule: 0 },
     })
   })
 
@@ -195,5 +197,21 @@ describe('describePlan', () => {
       'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
+  })
+})
+
+describe('priorities', () => {
+  test('from the left as many as are meant', () => {
+    expect(parsePriority('-120')).toEqual({ prerouting: -120 })
+    expect(parsePriority(' -120 , -160 ')).toEqual({ prerouting: -120, output: -160 })
+    expect(makePlan({ tcp: '80', priority: parsePriority('50,-150,100') }).priority).toEqual({ prerouting: 50, output: -150, rule: 100 })
+  })
+  test.each(['', 'x', '-200', '50,-200', '1,2,-1', '1,2,32766', '1,2,3,4', '1,,3', '1e3', '10001', '--1'])('%j is none', (text) => expect(codeOf(() => parsePriority(text))).toBe('bad-plan'))
+  test('chains of iptables stand where they stand; an open gate stays where it is', () => {
+    for (const backend of ['iptables', 'iptables-legacy'] as const) {
+      expect(codeOf(() => makePlan({ tcp: '80', backend, priority: { output: 1 } }))).toBe('bad-plan')
+      expect(makePlan({ tcp: '80', backend, priority: { rule: 7 } }).priority.rule).toBe(7)
+    }
+    expect(codeOf(() => checkChange(makePlan({ tcp: '80' }), makePlan({ tcp: '80', priority: { rule: 7 } }), 'nft'))).toBe('cannot-change')
   })
 })

@@ -50,7 +50,7 @@ const networks = fc.oneof(fc.constantFrom('203.0.113.0/24', '2001:db8::/32', '::
 const wishes = fc.record({
   tcp: ranges, udp: ranges, refuse: ranges, hold: fc.boolean(), scope: fc.constantFrom(['local'] as const, ['forwarded'] as const, ['local', 'forwarded'] as const),
   interfaces: some(names, anything), sources: some(networks, anything), excludeSources: some(networks, anything), servers: some(networks, anything), exclude: some(networks, anything), cgroups: some(paths, anything),
-  users: some(fc.nat(2 ** 31), fc.integer({ min: -1, max: 2 ** 32 })), groups: some(fc.nat(2 ** 31), fc.double()), send: fc.constantFrom([], ['80,8000-8100=tproxy:3129', '443=socks5:127.0.0.1:1080']), relayPort: fc.integer({ min: 1, max: 65_535 }), table: fc.integer({ min: 256, max: 2 ** 31 - 1 }),
+  users: some(fc.nat(2 ** 31), fc.integer({ min: -1, max: 2 ** 32 })), groups: some(fc.nat(2 ** 31), fc.double()), send: fc.constantFrom([], ['80,8000-8100=tproxy:3129', '443=socks5:127.0.0.1:1080']), relayPort: fc.integer({ min: 1, max: 65_535 }), table: fc.integer({ min: 256, max: 2 ** 31 - 1 }), priority: fc.record({ prerouting: fc.integer({ min: -199, max: 10_000 }), output: fc.integer({ min: -199, max: 10_000 }), rule: fc.integer({ min: 0, max: 32_765 }) }),
   marks: bits.map(([forwarded = 1, local = 2, uplink = 4]) => ({ forwarded, local, uplink })),
 })
 const oldUdp: OldUdp = { connected: [{ family: 'ipv6', local: { address: '2001:db8::1', port: 1 }, remote: { address: '2001:db8::2', port: 53 } }, { family: 'ipv4', local: { address: '198.51.100.1', port: 2 }, remote: { address: '203.0.113.1', port: 53 } }], ports: [5353] }
