@@ -10,7 +10,7 @@ import type { Monitor } from './monitor.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import { restartWait } from './restartWait.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
-import { findTool } from './runTool.ts'
+import { findTool, isOwnTool } from './runTool.ts'
 import { inspectRoutes, repairRoutes } from './watchRoutes.ts'
 
 export interface RuleWatchOptions {
@@ -34,6 +34,7 @@ const fightEvents = 3
 const fightTime = 10_000
 /** Whoever takes several things away may not be done while the first are put back: what fails so often, one after another, cannot be. */
 const mostFailures = 3
+const nothing = { rules: [], routes: [] } as const
 /** A look without being told, in case a monitor is frozen or missed something (its socket's buffer is finite). iptables-legacy tells nobody anything. */
 const lookEvery = { told: 5000, untold: 400 } as const
 
@@ -50,11 +51,11 @@ export class RuleWatch {
   #looking: Promise<boolean> = Promise.resolve(false)
   #events: number[] = []
   /** What was lost and could not be put back at once; it is said when it is. */
-  #owed: readonly string[] = []
+  #owed: { readonly rules: readonly string[]; readonly routes: readonly string[] } = nothing
   #failures = 0
   readonly #restarts = new Map<string, NodeJS.Timeout>()
   #lookedAt = 0
-  /** Who last changed something of ours, as nft names it; our own changes are named as well, so it counts only if something is lost. */
+  /** Who else last changed something of ours in nftables, as nft names it; it counts only if rules are lost. */
   #suspect: string | undefined
 
   constructor(options: RuleWatchOptions) {
@@ -100,14 +101,15 @@ export class RuleWatch {
 
   async #look(): Promise<boolean> {
     const { keeper, routed } = this.#options
-    const inspect = async (): Promise<string[]> => [...(await keeper.inspect()), ...(await inspectRoutes(routed))]
-    const lost = [...new Set([...this.#owed, ...(await inspect())])]
+    const rules = [...new Set([...this.#owed.rules, ...(await keeper.inspect())])]
+    const routes = [...new Set([...this.#owed.routes, ...(await inspectRoutes(routed))])]
+    const lost = [...rules, ...routes]
     if (lost.length === 0 || this.#isStopped()) return false
     const now = performance.now()
     const last = this.#events.at(-1)
     if (last === undefined || now - last > sameEvent) this.#events = [...this.#events.filter((each) => now - each < fightTime), now]
     const what = `${lost.slice(0, 4).join(', ')}${lost.length > 4 ? ` and ${String(lost.length - 4)} more` : ''}`
-    const who = this.#blame()
+    const who = this.#blame(rules.length > 0)
     if (this.#events.length >= fightEvents) {
       this.#giveUp(`somebody else took away ${what} for the ${ordinal(this.#events.length)} time in ten seconds${who}`)
       return true
@@ -117,13 +119,13 @@ export class RuleWatch {
       await keeper.repair()
       if (!this.#isStopped()) await repairRoutes(routed)
     } catch (error) {
-      this.#owed = lost
+      this.#owed = { rules, routes }
       this.#failures += 1
       if (this.#failures < mostFailures) this.#stir()
       else this.#giveUp(`somebody else took away ${what}${who}, and it cannot be put back`, error)
       return true
     }
-    this.#owed = []
+    this.#owed = nothing
     this.#failures = 0
     if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${what}${who}; it was put back.`)
     return true
@@ -141,8 +143,8 @@ export class RuleWatch {
   }
 
   /** nft names the process; of ip nobody knows, so who is known to do such things and runs here is named as what it is: a guess. */
-  #blame(): string {
-    if (this.#suspect !== undefined) return ` (${this.#suspect})`
+  #blame(forRules: boolean): string {
+    if (forRules && this.#suspect !== undefined) return ` (${this.#suspect})`
     const managers = listManagers()
     return managers.length === 0 ? '' : ` (here ${managers.length === 1 ? 'runs' : 'run'} ${managers.join(', ')})`
   }
@@ -168,7 +170,7 @@ export class RuleWatch {
       if (!touched) return
       touched = false
       const [, pid = '', name = ''] = author
-      this.#suspect = `${name.replace(/[^\x20-\x7e]/g, '?')}, process ${pid}`
+      if (!isOwnTool(Number(pid))) this.#suspect = `${name.replace(/[^\x20-\x7e]/g, '?')}, process ${pid}`
       this.#stir()
     }
   }

@@ -51,9 +51,18 @@ export async function runTool(path: string, args: readonly string[], options: To
   return result
 }
 
+/** Process ids of the programs run last: who is told of a change in the kernel is told by whom a moment later. */
+const latest: number[] = []
+const keptIds = 64
+
+/** Whether this was one of the last programs run here. */
+export function isOwnTool(pid: number): boolean {
+  return latest.includes(pid)
+}
+
 /** As `runTool`, for a program that only looks: not logged. */
 export async function askTool(path: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
-  const result = await execa(path, args, {
+  const running = execa(path, args, {
     ...(options.input === undefined ? { stdin: 'ignore' as const } : { input: options.input }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     env: toolEnvironment,
@@ -65,6 +74,8 @@ export async function askTool(path: string, args: readonly string[], options: To
     maxBuffer: 16 << 20,
     stripFinalNewline: false,
   })
+  if (running.pid !== undefined) latest.splice(0, Math.max(0, latest.push(running.pid) - keptIds))
+  const result = await running
   const why = result.timedOut ? `${path} took too long and was ended\n` : result.exitCode === undefined ? `${result.shortMessage}\n` : ''
   return { exitCode: result.exitCode, stdout: textOf(result.stdout), stderr: why + textOf(result.stderr) }
 }

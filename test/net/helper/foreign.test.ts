@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 
 import type { Backend } from '#core/plan/plan.ts'
 
-import { ask, expectClean, expectDirect, openGate, snapshot } from './harness.ts'
+import { ask, expectClean, expectDirect, openGate, planFor, snapshot } from './harness.ts'
 import type { TestHelper } from './harness.ts'
 import { failingBatches, olderTool } from './olderTools.ts'
 import { before, lab, programs, start } from './stage.ts'
@@ -137,6 +137,13 @@ test('nft names who it was', async () => {
   await open('iptables', false)
   await router('iptables-nft', '-t', 'mangle', '-F')
   expect((await helper.event('warning', ({ code }) => code === 'rules-restored')).message).toMatch(/\(iptables-nft, process \d+\); it was put back/)
+})
+
+test('our own changes are nobody\'s deed: of a route that is lost no process is named', async () => {
+  await open('iptables', false)
+  await helper.request('change', planFor({ backend: 'iptables', tcp: '8080', scope: ['forwarded'] }))
+  await router('ip', 'route', 'flush', 'table', '7701')
+  expect((await helper.event('warning', ({ code }) => code === 'rules-restored')).message).toMatch(/the route of table 7701 \(IPv4\); it was put back/)
 })
 
 test('an owned table is not anybody else\'s to flush: nothing is lost, so nothing is said', async () => {
