@@ -1,14 +1,15 @@
 // Endurance of what stands between two ends: many flows at once, coming and going, every byte checked at both ends.
 //
 //   sluice-soak serve ADDRESS PORT
-//   sluice-soak run ADDRESS PORT SECONDS FLOWS SEED
+//   sluice-soak run|datagrams ADDRESS PORT SECONDS FLOWS SEED
+//   sluice-soak short ADDRESS PORT COUNT FLOWS SEED
 //
 // A flow begins with 24 bytes from the client: a seed, how many bytes go up, how many come down. Each side sends its bytes, made of the seed, and checks what
 // it receives against the same making, so that a byte lost, doubled, changed or of another flow is seen where it arrives. Then each side says with a last
 // byte that all was right, and ends its half. What a flow does besides is drawn from the seed: sit idle in the middle, end a half early, stop reading for a
 // while, or reset at some point, which the other side must see as a reset or a failure and never as a clean end in the middle. `run` keeps FLOWS of them
 // going for SECONDS, then lets all end, and prints one line of JSON; it fails on the first wrong byte, and so does `serve`, which prints its sums when its input ends.
-#include <arpa/inet.h>
+// `short` opens and ends COUNT flows of a few bytes as fast as they go, FLOWS at a time. `datagrams` does with flows of UDP what `run` does (soak_datagrams.h).
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -19,7 +20,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -31,30 +31,18 @@
 #include <unordered_map>
 #include <vector>
 
+#include "soak_datagrams.h"
+#include "soak_making.h"
+
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-[[noreturn]] void fail(const std::string& what) {
-  std::fprintf(stderr, "sluice-soak: %s (errno: %s)\n", what.c_str(), std::strerror(errno));
-  std::_Exit(1);
-}
-
-std::int64_t nowMs() { return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now().time_since_epoch()).count(); }
-
-std::uint64_t mix(std::uint64_t value) {  // splitmix64
-  value += 0x9E3779B97F4A7C15U;
-  value = (value ^ (value >> 30U)) * 0xBF58476D1CE4E5B9U;
-  value = (value ^ (value >> 27U)) * 0x94D049BB133111EBU;
-  return value ^ (value >> 31U);
-}
-// The byte of a stream at a place.
-std::uint8_t byteAt(std::uint64_t stream, std::uint64_t place) { return static_cast<std::uint8_t>(mix(stream + place / 8) >> (8 * (place % 8))); }
+using soak::byteAt, soak::fail, soak::mix, soak::nowMs, soak::parse;
 
 struct Header {
   std::uint64_t seed = 0, up = 0, down = 0;
 };
 constexpr char kAllRight = 'y';
+constexpr std::uint64_t kShort = std::uint64_t{1} << 63U;  // of a seed: this flow does nothing besides
 
 enum class Manner : std::uint8_t { kPlain, kIdle, kSlowReader, kReset };
 
@@ -86,6 +74,7 @@ struct End {
 
 // What the seed says; both ends know it.
 void decide(End& end) {
+  if ((end.header.seed & kShort) != 0) return;
   const std::uint64_t draw = mix(end.header.seed ^ 0x50AC);
   const std::uint64_t who = draw % 100;
   const bool mine = ((draw >> 8U) % 2 == 0) == end.client;
@@ -270,31 +259,19 @@ class Loop {
   std::priority_queue<std::pair<std::int64_t, int>, std::vector<std::pair<std::int64_t, int>>, std::greater<>> delayed_;
 };
 
-sockaddr_in6 parse(const std::string& text, int port, socklen_t& size) {
-  sockaddr_in6 six{};
-  auto& four = reinterpret_cast<sockaddr_in&>(six);
-  if (inet_pton(AF_INET, text.c_str(), &four.sin_addr) == 1) {
-    four.sin_family = AF_INET;
-    four.sin_port = htons(static_cast<std::uint16_t>(port));
-    size = sizeof four;
-  } else if (inet_pton(AF_INET6, text.c_str(), &six.sin6_addr) == 1) {
-    six.sin6_family = AF_INET6;
-    six.sin6_port = htons(static_cast<std::uint16_t>(port));
-    size = sizeof six;
-  } else {
-    fail("not an address: " + text);
-  }
-  return six;
-}
-
 int serve(const sockaddr_in6& address, socklen_t size) {
   const int listener = socket(address.sin6_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  const int one = 1;
+  const int datagrams = socket(address.sin6_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const int one = 1, room = 4 << 20;
+  setsockopt(datagrams, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+  if (bind(datagrams, reinterpret_cast<const sockaddr*>(&address), size) != 0) fail("bind");
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   if (bind(listener, reinterpret_cast<const sockaddr*>(&address), size) != 0 || listen(listener, 4096) != 0) fail("listen");
   Loop loop;
   loop.watch(listener, EPOLLIN, 1'000'000);
   loop.watch(0, EPOLLIN, 1'000'001);
+  loop.watch(datagrams, EPOLLIN, 1'000'002);
+  soak::DatagramSums asked;
   std::puts("ready");
   std::fflush(stdout);
   bool over = false;
@@ -305,6 +282,7 @@ int serve(const sockaddr_in6& address, socklen_t size) {
         over = over || read(0, &byte, 1) <= 0;
         return;
       }
+      if (tag == 1'000'002) return soak::answerAll(datagrams, asked);
       for (int i = 0; i < 64; ++i) {
         const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) return;
@@ -313,14 +291,17 @@ int serve(const sockaddr_in6& address, socklen_t size) {
     });
     if (over && loop.open() == 0) break;
   }
-  std::printf("{\"whole\":%llu,\"bytes\":%llu,\"reset\":%llu,\"broken\":%llu}\n", static_cast<unsigned long long>(loop.sums.flows),
-              static_cast<unsigned long long>(loop.sums.bytes), static_cast<unsigned long long>(loop.sums.reset), static_cast<unsigned long long>(loop.sums.failed));
+  std::printf("{\"whole\":%llu,\"bytes\":%llu,\"reset\":%llu,\"broken\":%llu,\"datagrams\":%llu}\n", static_cast<unsigned long long>(loop.sums.flows),
+              static_cast<unsigned long long>(loop.sums.bytes), static_cast<unsigned long long>(loop.sums.reset), static_cast<unsigned long long>(loop.sums.failed),
+              static_cast<unsigned long long>(asked.datagrams));
   return 0;
 }
 
-int run(const sockaddr_in6& address, socklen_t size, double seconds, std::size_t flows, std::uint64_t seed) {
+// `count`: so many short flows instead of whatever `seconds` bring.
+int run(const sockaddr_in6& address, socklen_t size, double seconds, std::uint64_t count, std::size_t flows, std::uint64_t seed) {
   Loop loop;
-  std::uint64_t number = seed << 32U;
+  const std::uint64_t first = seed << 32U | (count > 0 ? kShort : 0);
+  std::uint64_t number = first, sent = 0;
   std::size_t most = 0;
   std::uint64_t doomed = 0;
   const auto begin = [&] {
@@ -334,26 +315,39 @@ int run(const sockaddr_in6& address, socklen_t size, double seconds, std::size_t
     End& end = loop.adopt(fd, true);
     const std::uint64_t draw = mix(++number);
     // Mostly small, a few large: 0 bytes to 64 KiB, one in fifty up to 4 MiB.
-    const std::uint64_t bound = draw % 50 == 0 ? 4U << 20U : 64U << 10U;
+    const std::uint64_t bound = count > 0 ? 64U : draw % 50 == 0 ? 4U << 20U : 64U << 10U;
     end.header = Header{number, mix(draw) % bound, mix(draw + 1) % bound};
     std::memcpy(end.head.data(), &end.header, sizeof(Header));
     decide(end);
     if (end.doomed) ++doomed;
+    sent += sizeof(Header) + end.toSend();
   };
   const std::int64_t until = nowMs() + static_cast<std::int64_t>(seconds * 1000);
-  const std::int64_t patience = until + 60'000;
-  while (nowMs() < until) {
-    for (int i = 0; i < 64 && loop.open() < flows; ++i) begin();
+  const auto goesOn = [&] { return count > 0 ? number - first < count : nowMs() < until; };
+  while (goesOn()) {
+    for (int i = 0; i < 64 && loop.open() < flows && goesOn(); ++i) begin();
     most = std::max(most, loop.open());
     loop.turn(20, [](std::uint64_t) {});
   }
+  const std::int64_t patience = nowMs() + 60'000;
   while (loop.open() > 0) {
     if (nowMs() > patience) fail(std::to_string(loop.open()) + " flows do not come to their end");
     loop.turn(100, [](std::uint64_t) {});
   }
-  std::printf("{\"begun\":%llu,\"doomed\":%llu,\"most\":%zu,\"whole\":%llu,\"bytes\":%llu,\"reset\":%llu,\"broken\":%llu}\n",
-              static_cast<unsigned long long>(number - (seed << 32U)), static_cast<unsigned long long>(doomed), most, static_cast<unsigned long long>(loop.sums.flows),
-              static_cast<unsigned long long>(loop.sums.bytes), static_cast<unsigned long long>(loop.sums.reset), static_cast<unsigned long long>(loop.sums.failed));
+  std::printf("{\"begun\":%llu,\"doomed\":%llu,\"most\":%zu,\"whole\":%llu,\"sent\":%llu,\"bytes\":%llu,\"reset\":%llu,\"broken\":%llu}\n",
+              static_cast<unsigned long long>(number - first), static_cast<unsigned long long>(doomed), most, static_cast<unsigned long long>(loop.sums.flows),
+              static_cast<unsigned long long>(sent), static_cast<unsigned long long>(loop.sums.bytes), static_cast<unsigned long long>(loop.sums.reset),
+              static_cast<unsigned long long>(loop.sums.failed));
+  return 0;
+}
+
+int ask(const sockaddr_in6& address, socklen_t size, double seconds, std::size_t flows, std::uint64_t seed) {
+  soak::Askers askers(address, size, flows, seed);
+  askers.run(seconds);
+  const soak::DatagramSums& sums = askers.sums;
+  std::printf("{\"begun\":%llu,\"whole\":%llu,\"datagrams\":%llu,\"bytes\":%llu,\"resent\":%llu,\"refused\":%llu}\n", static_cast<unsigned long long>(sums.begun), static_cast<unsigned long long>(sums.whole),
+              static_cast<unsigned long long>(sums.datagrams), static_cast<unsigned long long>(sums.bytes), static_cast<unsigned long long>(sums.resent),
+              static_cast<unsigned long long>(sums.refused));
   return 0;
 }
 
@@ -370,6 +364,10 @@ int main(int count, char** words) {
   const sockaddr_in6 address = parse(words[2], std::atoi(words[3]), size);
   const std::string verb = words[1];
   if (verb == "serve") return serve(address, size);
-  if (verb != "run" || count < 7) return 2;
-  return run(address, size, std::atof(words[4]), static_cast<std::size_t>(std::atoi(words[5])), std::strtoull(words[6], nullptr, 10));
+  if (count < 7) return 2;
+  const auto flows = static_cast<std::size_t>(std::atoi(words[5]));
+  const std::uint64_t seed = std::strtoull(words[6], nullptr, 10);
+  if (verb == "run") return run(address, size, std::atof(words[4]), 0, flows, seed);
+  if (verb == "short") return run(address, size, 0, std::strtoull(words[4], nullptr, 10), flows, seed);
+  return verb == "datagrams" ? ask(address, size, std::atof(words[4]), flows, seed) : 2;
 }

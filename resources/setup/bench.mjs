@@ -1,7 +1,8 @@
 // npm run bench: the relay side by side with plain forwarding, HAProxy, Squid and mitmdump, in namespaces of their own.
 //   npm run bench -- [--quick] [--rounds N] [--seconds S] [--threads 1,2] [--contenders NAME,...] [--loads NAME,...] [--idle-flows N] [--json]
 // npm run soak: thousands of flows with churn for minutes, every byte checked at both ends.
-//   npm run soak -- [--minutes 3] [--flows 5000] [--threads 2] [--seed 1] [--no-payload]
+//   npm run soak -- [--minutes 3] [--flows 5000] [--udp 0] [--ipv6 50] [--local 0] [--threads 2] [--seed 1] [--no-payload] [--relay PROGRAM]
+//   npm run soak -- --short 1000000 [--flows 256] …            so many short connections, as fast as they go, each exact in the record
 // npm run cost: what the gate itself costs on each backend: how long opening takes, and what a packet pays for a thousand ports and five hundred exclusions.
 //   npm run cost -- [--runs 9] [--rounds 5] [--seconds 1] [--backends NAME,...]
 import { join } from 'node:path'

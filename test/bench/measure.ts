@@ -6,6 +6,11 @@ export function residentKib(pid: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
 }
 
+/** Its proportional share of what is resident, KiB: pages that several processes have count by how many those are. */
+export function proportionalKib(pid: number): number {
+  return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0)
+}
+
 /** User and system time of all its threads so far, seconds (clock ticks are 10 ms on every Linux of today). */
 export function cpuSeconds(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
@@ -16,6 +21,8 @@ export interface BenchFact {
   readonly t: string
   readonly id?: number
   readonly bytes?: number
+  readonly again?: boolean
+  readonly reason?: string
   readonly bytesUp?: number
   readonly bytesDown?: number
 }
@@ -24,12 +31,19 @@ export interface BenchFact {
 export function* readFacts(folder: string): Generator<BenchFact> {
   for (const name of readdirSync(folder).filter((file) => file.endsWith('.pcapng')).sort()) {
     const file = openSync(join(folder, name), 'r')
-    const head = Buffer.alloc(12)
-    for (let at = 0; readSync(file, head, 0, 12, at) === 12; at += head.readUInt32LE(4)) {
-      if (head.readUInt32LE(0) !== 0x0bad || head.readUInt32LE(8) !== 32_473) continue
-      const body = Buffer.alloc(head.readUInt32LE(4) - 24)
-      readSync(file, body, 0, body.length, at + 20)
-      yield JSON.parse(body.toString().split('\0')[0] ?? '{}') as BenchFact
+    const ahead = Buffer.alloc(1 << 20)
+    let [begin, end] = [0, 0]
+    /** So many bytes of the file from there on, valid until the next call; fewer at its end. */
+    const bytes = (at: number, size: number): Buffer => {
+      if (at < begin || at + size > end) [begin, end] = [at, at + readSync(file, ahead, 0, ahead.length, at)]
+      return ahead.subarray(at - begin, Math.min(at - begin + size, end - begin))
+    }
+    for (let at = 0; ; ) {
+      const head = bytes(at, 12)
+      if (head.length < 12) break
+      const length = head.readUInt32LE(4)
+      if (head.readUInt32LE(0) === 0x0bad && head.readUInt32LE(8) === 32_473) yield JSON.parse(bytes(at + 20, length - 24).toString().split('\0')[0] ?? '{}') as BenchFact
+      at += length
     }
     closeSync(file)
   }

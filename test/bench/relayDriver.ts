@@ -12,13 +12,15 @@ export interface RelayOptions {
   readonly port: number
   /** UDP too. */
   readonly udp?: boolean
+  /** Seconds of silence that end a flow of UDP. Default: 60, DNS 10. */
+  readonly udpIdle?: number
   /** Of payload kept in all; none: as much as comes. */
   readonly maxBytes?: number
 }
 export interface RunningProxy {
   readonly pid: number
   readonly port: number
-  /** Resolves when no flow is active any more. */
+  /** Resolves when no flow is active any more, nor any of UDP silent but known. */
   quiet(): Promise<void>
   stop(): Promise<void>
 }
@@ -44,10 +46,15 @@ export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
   const start = {
     type: 'start', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, groups: [], port: options.port, portTries: 20, ipv6: true, threads: options.threads,
     uplinkMark: 0x8000_0000, capture: { folder: options.folder, payload: options.payload, maxBytesPerFlow: null, maxBytes: options.maxBytes ?? null }, attribute: true, maxFlows: 16_384, version: 'bench',
-    ...(options.udp === true ? { udp: true, udpIdle: { dns: 10, quic: 60, other: 60 } } : {}),
+    ...(options.udp === true ? { udp: true, udpIdle: { dns: options.udpIdle ?? 10, quic: options.udpIdle ?? 60, other: options.udpIdle ?? 60 } } : {}),
   }
   control.write(`${JSON.stringify(start)}\n`)
   const { port, pid } = await ready
+  let udpFlows = 0
+  lines.on('line', (line) => {
+    const message = JSON.parse(line) as { type: string; udpFlows?: number }
+    if (message.type === 'flows') udpFlows = message.udpFlows ?? 0
+  })
   return {
     pid,
     port,
@@ -55,7 +62,7 @@ export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
       lines.on('line', (line) => {
         const message = JSON.parse(line) as { type: string; active?: number }
         if (message.type !== 'pong') return
-        if (message.active === 0) resolve()
+        if (message.active === 0 && (options.udpIdle === undefined || udpFlows === 0)) resolve()
         else setTimeout(ask, 50)
       })
       const ask = (): void => void control.write('{"type":"ping","id":1}\n')
