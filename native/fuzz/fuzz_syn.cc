@@ -1,4 +1,4 @@
-// A packet from the log of held SYNs: whatever comes, nothing is read beyond it, and what is made of it is a SYN again.
+// What is read from the log of held SYNs (nfnetlink), and a packet from it: whatever comes, nothing is read beyond it, and what is made of it is a SYN again.
 #include <cstdint>
 #include <cstdlib>
 #include <span>
@@ -9,6 +9,12 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
   if (const auto logged = sluice::loggedPacket(bytes); logged && logged->size() > size) std::abort();
+  // What one read gave is walked through to its end, and every packet lies in it.
+  std::size_t at = 0, last = 0;
+  while (const auto logged = sluice::nextLogged(bytes, at)) {
+    if (at <= last || logged->data() < bytes.data() || logged->data() + logged->size() > bytes.data() + size) std::abort();
+    last = at;
+  }
   const auto syn = sluice::parseSyn(bytes);
   const auto facts = sluice::readSyn(bytes);
   if (facts.has_value() != syn.has_value() || (syn && (!(facts->client == syn->client) || !(facts->server == syn->server)))) std::abort();

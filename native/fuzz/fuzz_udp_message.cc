@@ -47,6 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto rest = std::as_bytes(std::span(data + 2, size - 2));
   const std::span<const std::byte> control = rest.first(rest.size() * data[1] / 256), payload = rest.subspan(control.size());
 
+  if (sluice::isQuic(payload) && payload.size() < 7) std::abort();
   const sluice::UdpControl said = sluice::parseUdpControl(control);
   if (said.destination && said.destination->family() != AF_INET && said.destination->family() != AF_INET6) std::abort();
 

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Builds the fuzzers and runs each for so many seconds (default 10) on its kept corpus. What it finds anew stays in build-fuzz/found, a crash ends with its input there.
+# Builds the fuzzers and shares so many seconds (default 60) among them, each on its kept corpus. What they find anew stays in build-fuzz/found, a crash ends with its input there.
 set -eu
 cd "$(dirname "$0")/.."
-seconds=${1:-10}
 cmake --preset fuzz > /dev/null
 cmake --build build-fuzz -j 2 > build-fuzz/build.log 2>&1 || { cat build-fuzz/build.log; exit 1; }
+count=$(ls fuzz/fuzz_*.cc | wc -l)
+seconds=$(( ${1:-60} / count + 1 ))
 for source in fuzz/fuzz_*.cc; do
   name=$(basename "$source" .cc)
   found=build-fuzz/found/$name

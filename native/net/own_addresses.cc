@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <optional>
 
 namespace sluice {
 namespace {
@@ -19,24 +18,29 @@ AddressBytes mapped(const void* ipv4) {
   return bytes;
 }
 
-void collect(const nlmsghdr* message, std::vector<AddressBytes>& into) {
-  if (message->nlmsg_len < NLMSG_LENGTH(sizeof(ifaddrmsg))) return;
-  const auto* header = static_cast<const ifaddrmsg*>(NLMSG_DATA(message));
-  auto left = static_cast<int>(IFA_PAYLOAD(message));
+void collect(std::span<const std::byte> message, std::vector<AddressBytes>& into) {
+  ifaddrmsg header;
+  if (message.size() < sizeof header) return;
+  std::memcpy(&header, message.data(), sizeof header);
   const void* local = nullptr;
   const void* address = nullptr;
-  const std::size_t width = header->ifa_family == AF_INET ? 4 : 16;
-  for (const rtattr* attribute = IFA_RTA(header); RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
-    if (RTA_PAYLOAD(attribute) < width) continue;
-    if (attribute->rta_type == IFA_LOCAL) local = RTA_DATA(attribute);
-    if (attribute->rta_type == IFA_ADDRESS) address = RTA_DATA(attribute);
+  const std::size_t width = header.ifa_family == AF_INET ? 4 : 16;
+  for (std::size_t at = NLMSG_ALIGN(sizeof header); at + sizeof(rtattr) <= message.size();) {
+    rtattr attribute;
+    std::memcpy(&attribute, message.data() + at, sizeof attribute);
+    if (attribute.rta_len < sizeof attribute || attribute.rta_len > message.size() - at) break;
+    if (attribute.rta_len >= RTA_LENGTH(width)) {
+      if (attribute.rta_type == IFA_LOCAL) local = message.data() + at + RTA_LENGTH(0);
+      if (attribute.rta_type == IFA_ADDRESS) address = message.data() + at + RTA_LENGTH(0);
+    }
+    at += RTA_ALIGN(attribute.rta_len);
   }
   // On a point-to-point link IFA_ADDRESS is the other end.
   const void* own = local != nullptr ? local : address;
   if (own == nullptr) return;
-  if (header->ifa_family == AF_INET) {
+  if (header.ifa_family == AF_INET) {
     into.push_back(mapped(own));
-  } else if (header->ifa_family == AF_INET6) {
+  } else if (header.ifa_family == AF_INET6) {
     AddressBytes bytes;
     std::memcpy(bytes.data(), own, bytes.size());
     into.push_back(bytes);
@@ -62,16 +66,26 @@ std::optional<std::vector<AddressBytes>> readAddresses() {
     const ssize_t got = ::recv(socket.get(), buffer, sizeof buffer, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return std::nullopt;
-    auto left = static_cast<unsigned>(got);
-    for (const auto* message = reinterpret_cast<const nlmsghdr*>(buffer); NLMSG_OK(message, left); message = NLMSG_NEXT(message, left)) {
-      if (message->nlmsg_type == NLMSG_DONE) return addresses;
-      if (message->nlmsg_type == NLMSG_ERROR) return std::nullopt;
-      if (message->nlmsg_type == RTM_NEWADDR) collect(message, addresses);
-    }
+    const auto more = takeAddresses(std::as_bytes(std::span(buffer, static_cast<std::size_t>(got))), addresses);
+    if (!more) return std::nullopt;
+    if (!*more) return addresses;
   }
 }
 
 }  // namespace
+
+std::optional<bool> takeAddresses(std::span<const std::byte> reply, std::vector<AddressBytes>& into) {
+  for (std::size_t at = 0; at + NLMSG_HDRLEN <= reply.size();) {
+    nlmsghdr header;
+    std::memcpy(&header, reply.data() + at, sizeof header);
+    if (header.nlmsg_len < NLMSG_HDRLEN || header.nlmsg_len > reply.size() - at) break;
+    if (header.nlmsg_type == NLMSG_DONE) return false;
+    if (header.nlmsg_type == NLMSG_ERROR) return std::nullopt;
+    if (header.nlmsg_type == RTM_NEWADDR) collect(reply.subspan(at + NLMSG_HDRLEN, header.nlmsg_len - NLMSG_HDRLEN), into);
+    at += NLMSG_ALIGN(header.nlmsg_len);
+  }
+  return true;
+}
 
 AddressBytes addressBytes(const Endpoint& endpoint) {
   if (endpoint.v4()) return mapped(&reinterpret_cast<const sockaddr_in&>(endpoint.storage).sin_addr);

@@ -3,8 +3,11 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "net/descriptor.h"
@@ -25,6 +28,9 @@ class AddressList {
  private:
   std::vector<AddressBytes> addresses_;
 };
+
+// What one reply to a dump holds, rtnetlink(7), added to `into`. true: more is to come, false: that was the end; nothing: an error. Pure.
+std::optional<bool> takeAddresses(std::span<const std::byte> reply, std::vector<AddressBytes>& into);
 
 class OwnAddresses {
  public:

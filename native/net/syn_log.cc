@@ -70,6 +70,18 @@ std::optional<std::span<const std::byte>> loggedPacket(std::span<const std::byte
   return std::nullopt;
 }
 
+std::optional<std::span<const std::byte>> nextLogged(std::span<const std::byte> read, std::size_t& at) {
+  while (at + NLMSG_HDRLEN <= read.size()) {
+    nlmsghdr header;
+    std::memcpy(&header, read.data() + at, sizeof header);
+    if (header.nlmsg_len < NLMSG_HDRLEN || header.nlmsg_len > read.size() - at) break;
+    const auto message = read.subspan(at, header.nlmsg_len);
+    at += NLMSG_ALIGN(header.nlmsg_len);
+    if (const auto packet = loggedPacket(message)) return packet;
+  }
+  return std::nullopt;
+}
+
 SynLog SynLog::open(std::uint16_t group, int& error) {
   SynLog log;
   Descriptor socket{::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER)};
@@ -98,14 +110,7 @@ SynLog SynLog::open(std::uint16_t group, int& error) {
 
 std::optional<std::span<const std::byte>> SynLog::next() {
   for (;;) {
-    while (at_ + NLMSG_HDRLEN <= end_) {
-      nlmsghdr header;
-      std::memcpy(&header, buffer_.data() + at_, sizeof header);
-      if (header.nlmsg_len < NLMSG_HDRLEN || at_ + header.nlmsg_len > end_) break;
-      const std::span<const std::byte> message(buffer_.data() + at_, header.nlmsg_len);
-      at_ += NLMSG_ALIGN(header.nlmsg_len);
-      if (const auto packet = loggedPacket(message)) return packet;
-    }
+    if (const auto packet = nextLogged({buffer_.data(), end_}, at_)) return packet;
     at_ = end_ = 0;
     const ssize_t got = ::recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
     if (got < 0 && errno == EINTR) continue;

@@ -14,6 +14,9 @@ namespace sluice {
 // The packet in one message of the log; nothing when it holds none. Pure.
 std::optional<std::span<const std::byte>> loggedPacket(std::span<const std::byte> message);
 
+// The next packet in what one read of the log gave, from `at` on, which moves behind it; nothing when there is no more. Pure.
+std::optional<std::span<const std::byte>> nextLogged(std::span<const std::byte> read, std::size_t& at);
+
 class SynLog {
  public:
   SynLog() = default;

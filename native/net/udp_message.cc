@@ -65,6 +65,13 @@ UdpControl parseUdpControl(std::span<const std::byte> control) {
   return result;
 }
 
+bool isQuic(std::span<const std::byte> bytes) {
+  if (bytes.size() < 7 || (static_cast<std::uint8_t>(bytes[0]) & 0xC0U) != 0xC0) return false;
+  std::uint32_t version = 0;
+  for (std::size_t i = 1; i <= 4; ++i) version = version << 8U | static_cast<std::uint8_t>(bytes[i]);
+  return version == 1 || version == 0x6b3343cf || version >> 8U == 0xff0000;
+}
+
 std::optional<UdpError> parseUdpError(std::span<const std::byte> control) {
   std::optional<UdpError> result;
   eachControl(control, [&](int level, int type, std::span<const std::byte> data) {

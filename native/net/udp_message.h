@@ -23,6 +23,9 @@ struct UdpControl {
 };
 UdpControl parseUdpControl(std::span<const std::byte> control);
 
+// Whether a datagram begins with QUIC's long header and a version there is (RFC 9000, 17.2; RFC 9369; drafts of 2019 to 2021).
+bool isQuic(std::span<const std::byte> bytes);
+
 struct UdpError {
   int family = AF_INET;                 // of the ICMP message
   std::uint8_t type = 0, code = 0;

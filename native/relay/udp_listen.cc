@@ -28,14 +28,6 @@ bool manyOrNone(const Endpoint& server) {
   return (bytes[12] & 0xf0U) == 0xe0 || bytes[12] == 0 || all;
 }
 
-// QUIC's long header with a version there is (RFC 9000, 17.2; RFC 9369; drafts of 2019 to 2021).
-bool isQuic(std::span<const std::byte> bytes) {
-  if (bytes.size() < 7 || (static_cast<std::uint8_t>(bytes[0]) & 0xC0U) != 0xC0) return false;
-  std::uint32_t version = 0;
-  for (int i = 1; i <= 4; ++i) version = version << 8U | static_cast<std::uint8_t>(bytes[static_cast<std::size_t>(i)]);
-  return version == 1 || version == 0x6b3343cf || version >> 8U == 0xff0000;
-}
-
 UdpKind kindOf(std::uint16_t port, std::span<const std::byte> first) {
   if (port == 53 || port == 5353) return UdpKind::kDns;
   return port == 443 || isQuic(first) ? UdpKind::kQuic : UdpKind::kOther;

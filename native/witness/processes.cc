@@ -7,13 +7,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string_view>
 
 #include "witness/messages.h"
+#include "witness/proc_text.h"
 
 namespace sluice {
 
@@ -41,15 +40,6 @@ class Descriptor {
   int descriptor_;
 };
 
-// A number in decimal that is the whole of the text.
-template <typename Value>
-std::optional<Value> number(std::string_view text) {
-  Value value{};
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (result.ec != std::errc() || result.ptr != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 // The folder of a process. Everything about it is read through this one handle: should the id be given to another process
 // meanwhile, the handle answers ESRCH rather than with the wrong one.
 Descriptor openProcess(pid_t pid) {
@@ -62,8 +52,8 @@ Descriptor openProcess(pid_t pid) {
 std::uint32_t socketInode(int folder, const char* path) {
   char link[64];
   const ssize_t length = readlinkat(folder, path, link, sizeof link);
-  if (length <= 9 || length >= static_cast<ssize_t>(sizeof link) || std::memcmp(link, "socket:[", 8) != 0) return 0;
-  return number<std::uint32_t>({link + 8, static_cast<std::size_t>(length) - 9}).value_or(0);
+  if (length <= 0 || length >= static_cast<ssize_t>(sizeof link)) return 0;
+  return inodeOfLink({link, static_cast<std::size_t>(length)});
 }
 
 std::string readSome(int folder, const char* name, std::size_t most) {
@@ -85,36 +75,18 @@ std::string readLink(int folder, const char* name) {
   return length > 0 ? std::string(link, static_cast<std::size_t>(length)) : std::string();
 }
 
-std::vector<std::string> splitWords(std::string_view bytes) {
-  std::vector<std::string> words;
-  while (!bytes.empty() && words.size() < kMaxWords) {
-    const std::size_t end = std::min(bytes.find('\0'), bytes.size());
-    words.emplace_back(bytes.substr(0, end));
-    bytes.remove_prefix(std::min(end + 1, bytes.size()));
-  }
-  return words;
-}
-
-// The parent from /proc/PID/stat: "pid (comm) state ppid". comm may hold anything, parentheses too, so the last one counts.
-std::int64_t parentOf(std::string_view stat) {
-  const std::size_t close = stat.rfind(')');
-  if (close == std::string_view::npos || stat.size() < close + 5) return 0;
-  const std::string_view rest = stat.substr(close + 4);
-  return number<std::int64_t>(rest.substr(0, rest.find(' '))).value_or(0);
-}
-
 // Newest first. Ids are handed out upwards and wrap, so those above the latest (last word of /proc/loadavg) are the oldest.
 std::vector<pid_t> processIds() {
   std::vector<pid_t> ids;
   DIR* const folder = opendir("/proc");
   if (folder == nullptr) return ids;
   while (const dirent* entry = readdir(folder)) {
-    if (const auto pid = number<pid_t>(entry->d_name)) ids.push_back(*pid);
+    if (const auto pid = wholeNumber<pid_t>(entry->d_name)) ids.push_back(*pid);
   }
   closedir(folder);
   std::string load = readSome(AT_FDCWD, "/proc/loadavg", 128);
   if (!load.empty() && load.back() == '\n') load.pop_back();
-  const pid_t latest = number<pid_t>(std::string_view(load).substr(load.rfind(' ') + 1)).value_or(0);
+  const pid_t latest = wholeNumber<pid_t>(std::string_view(load).substr(load.rfind(' ') + 1)).value_or(0);
   std::sort(ids.begin(), ids.end(), [&](pid_t left, pid_t right) {
     const bool oldLeft = latest > 0 && left > latest, oldRight = latest > 0 && right > latest;
     return oldLeft != oldRight ? oldRight : left > right;
@@ -164,7 +136,7 @@ std::optional<Processes::Place> Processes::search(pid_t pid, std::uint32_t inode
   // To the end even after the find: the program's other new sockets are likely to be asked for next.
   for (int count = 0; const dirent* entry = readdir(folder); ++count) {
     if (count % 64 == 63 && Clock::now() > deadline) break;
-    const auto descriptor = number<int>(entry->d_name);
+    const auto descriptor = wholeNumber<int>(entry->d_name);
     if (!descriptor) continue;
     const std::uint32_t here = socketInode(handle, entry->d_name);
     if (here == 0) continue;
