@@ -33,9 +33,14 @@ export async function acquireLock(namespace: string): Promise<Lock> {
       if (!fstatSync(descriptor).isFile()) throw new Failure('internal', `${path} is not a file`)
       fchownSync(descriptor, 0, 0)
       fchmodSync(descriptor, 0o600)
-      const holder = readHolder(path)
+      // From the open file: whoever lets go removes the name first, and then a name says nothing of who holds what we opened.
+      const holder = readHolder(descriptor)
       const wait = holder !== undefined && !isAlive(holder) ? guardPatience : 0
       if (!(await flock(descriptor, wait))) {
+        if (!isSameFile(descriptor, path)) {
+          closeSync(descriptor)
+          continue
+        }
         throw new Failure('already-open', 'another Sluice is open here; close it first', holder === undefined ? undefined : `process ${String(holder.pid)}`)
       }
       if (isSameFile(descriptor, path)) {
@@ -72,9 +77,9 @@ function isSameFile(descriptor: number, path: string): boolean {
   return there?.ino === ours.ino && there.dev === ours.dev
 }
 
-function readHolder(path: string): { pid: number; start: string } | undefined {
+function readHolder(descriptor: number): { pid: number; start: string } | undefined {
   try {
-    const found = JSON.parse(readFileSync(path, 'utf8')) as { pid?: unknown; start?: unknown }
+    const found = JSON.parse(readFileSync(descriptor, 'utf8')) as { pid?: unknown; start?: unknown }
     return typeof found.pid === 'number' && typeof found.start === 'string' ? { pid: found.pid, start: found.start } : undefined
   } catch {
     return undefined
