@@ -86,6 +86,12 @@ export async function makeRuleKeeper(backend: Backend, ruleSet: RuleSet, options
   return makeNftKeeper(nft, ruleSet, options, options.owner ? await startNftHolder(nft) : undefined)
 }
 
+/** What stands after draining: chains that take are empty, those of their long lists stay where they were. */
+function drainedLoad(load: string, drain: string): string {
+  const emptied = new Set([...drain.matchAll(/^:(\S+)/gm)].map(([, chain]) => chain))
+  return load.split('\n').filter((line) => !emptied.has(/^-A (\S+)/.exec(line)?.[1])).join('\n')
+}
+
 /** One after another, so that an inspection never sees half of a change. */
 function makeQueue(): <T>(work: () => Promise<T>) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve()
@@ -265,8 +271,8 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
   const lacking = new Set<Family>()
   const remember = async (tool: RestoreTool): Promise<void> => {
     const found = ownLines(await save(tool))
-    const state = stateFor(wanted, tool.family)
-    if (isWhole(textsOf(drained ? { ...state, ruleSet: drainRules(state.ruleSet) } : state, tool.family).load, found)) lacking.delete(tool.family)
+    const { load, drain } = texts(tool.family)
+    if (isWhole(drained ? drainedLoad(load, drain) : load, found)) lacking.delete(tool.family)
     else lacking.add(tool.family)
     reference.set(tool.family, found)
   }
