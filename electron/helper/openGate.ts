@@ -1,4 +1,5 @@
 import { actionLogPath } from '#core/contract/actionLog.ts'
+import { mostFlows } from '#core/contract/flowLimit.ts'
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
@@ -59,7 +60,6 @@ const pingEvery = 1000
 const drainPingEvery = 250
 /** Pings in a row without an answer: about three seconds. */
 const silenceLimit = 3
-const maxFlows = 8192
 /** Guards that end before anything was heard of them; then something is wrong that another one does not mend. */
 const guardTries = 3
 /** Looks in a row that find other cgroups than the one before, each refused by the kernel since one of them has gone. */
@@ -216,7 +216,7 @@ export class OpenGate {
         handOver: plan.handOver.flatMap((each) => relayHandOver(each, plan.marks)),
         capture: request.capture,
         attribute: true,
-        maxFlows,
+        maxFlows: mostFlows,
         version,
       },
       signal,

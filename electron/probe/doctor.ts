@@ -1,6 +1,7 @@
 import type { DoctorRow } from '#core/contract/bridge.ts'
 import { checkKernelOptions } from './doctorKernel.ts'
-import { checkCgroups, checkConfinement, checkDisk, checkFileLimit, checkPrivilege, checkPrograms } from './doctorOurs.ts'
+import { checkBuffers, checkConntrack, checkFileLimit, checkLocalPorts } from './doctorLoad.ts'
+import { checkCgroups, checkConfinement, checkDisk, checkPrivilege, checkPrograms } from './doctorOurs.ts'
 import { checkFirewall, checkForeignProxies, checkLeftovers, checkManagers } from './doctorRules.ts'
 import { checkBridges, checkForwarding, checkNetworkd, checkPolicyRules, checkReversePath, checkSourceMark } from './doctorRouting.ts'
 import { checkTools } from './doctorTools.ts'
@@ -8,10 +9,10 @@ import { readMachine } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
 
 /** What is the machine's and the person's, whatever network namespace is looked at. */
-const here: readonly Check[] = [checkPrograms, checkPrivilege, checkDisk, checkCgroups, checkFileLimit, checkConfinement]
+const here: readonly Check[] = [checkPrograms, checkPrivilege, checkDisk, checkCgroups, checkFileLimit, checkBuffers, checkConfinement]
 /** What a network namespace and the kernel's rules in it say. */
 const network: readonly Check[] = [
-  checkTools, checkKernelOptions, checkLeftovers, checkPolicyRules, checkFirewall, checkReversePath, checkSourceMark, checkBridges, checkNetworkd, checkManagers, checkForeignProxies, checkForwarding,
+  checkTools, checkKernelOptions, checkLeftovers, checkPolicyRules, checkFirewall, checkReversePath, checkSourceMark, checkBridges, checkNetworkd, checkManagers, checkForeignProxies, checkForwarding, checkConntrack, checkLocalPorts,
 ]
 const whole: readonly Check[] = [checkPrograms, checkTools, checkKernelOptions, checkPrivilege, ...network.filter((check) => check !== checkTools && check !== checkKernelOptions), ...here.filter((check) => check !== checkPrograms && check !== checkPrivilege)]
 const parts = { whole, here, network }

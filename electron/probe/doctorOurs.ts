@@ -7,7 +7,6 @@ import { execa } from 'execa'
 
 import type { DoctorRow } from '#core/contract/bridge.ts'
 import { listCgroups } from './cgroups.ts'
-import { readText } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
 
 /** Sluice's own programs. */
@@ -31,16 +30,6 @@ export const checkPrivilege: Check = ({ isRoot }) => {
   if (!pkexec || !polkit) return [{ ...row, verdict: 'fail', fact: pkexec ? 'polkit is not installed, so nobody could be asked' : 'pkexec is not installed, so nobody could be asked', mend: 'sudo apt install pkexec polkitd, or run sluice with sudo' }]
   if (existsSync(policy)) return [{ ...row, verdict: 'ok', fact: 'polkit asks for Sluice by name and keeps the answer for a while' }]
   return [{ ...row, verdict: 'ok', fact: 'polkit asks each time the gate opens', mend: 'sluice permission install, to be asked by name and less often' }]
-}
-
-/** The relay holds two descriptors a flow and raises its soft limit to the hard one. */
-const wanted = 20_000
-
-export const checkFileLimit: Check = async () => {
-  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec((await readText('/proc/self/limits')) ?? '')?.[1] ?? ''
-  const row = { id: 'files', title: 'Open files' }
-  if (hard === 'unlimited' || Number(hard) >= wanted) return [{ ...row, verdict: 'ok', fact: `a process may open ${hard}` }]
-  return [{ ...row, verdict: 'warn', fact: `a process may open ${hard}: about ${Math.max(0, Math.floor((Number(hard) - 100) / 2))} flows at once, further ones are refused`, mend: `echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/sluice.conf, then log in again` }]
 }
 
 /** Tries it: a confined program may write where it is told and nowhere else. */

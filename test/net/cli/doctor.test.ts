@@ -80,3 +80,43 @@ test('little room, no cgroups, a manager that runs', async () => {
     process.kill(manager.pid, 'SIGKILL')
   }
 })
+
+/** In a mount namespace, these files of /proc say this; the kernel's own settings are everybody's. */
+const told = (files: Readonly<Record<string, string>>): string[] =>
+  prepared(`mount -t tmpfs none /mnt\n${Object.entries(files).map(([path, text], index) => `printf '%s' '${text}' > /mnt/${String(index)}; mount --bind /mnt/${String(index)} ${path}`).join('\n')}`)
+
+test('what a gate meets when it carries much: connection tracking, ports, files, buffers', async () => {
+  await lab.exec('router', ['sh', '-ec', `nft 'add table inet theirs; add chain inet theirs seen { type filter hook output priority 0; }; add rule inet theirs seen ct state new counter'
+    echo '40000 40999' > /proc/sys/net/ipv4/ip_local_port_range; echo '40100-40199,50000' > /proc/sys/net/ipv4/ip_local_reserved_ports
+    ping -c 1 -W 5 203.0.113.2 > /dev/null`])
+  const found = await rows()
+  // The ping stays there for half a minute.
+  const [, followed] = /^follows ([\d,]+) connections? and has room for [\d,]+ more/.exec(found.get('conntrack')?.fact ?? '') ?? []
+  expect(Number(followed)).toBeGreaterThanOrEqual(1)
+  expect(found.get('local-ports')).toMatchObject({ verdict: 'warn', fact: '900 (40000 to 40999): at once to one port of one server 450 flows of this computer\'s programs or 900 of a device; 900 to a proxy. Further ones fail', mend: 'sudo sysctl net.ipv4.ip_local_port_range="32768 60999"' })
+  // Of that namespace, asked from another.
+  const inside = await rows(['--netns', lab.names.router], [], 'client')
+  expect(inside.get('local-ports')).toEqual(found.get('local-ports'))
+  expect(inside.get('conntrack')).toMatchObject({ verdict: found.get('conntrack')?.verdict })
+  expect((await rows([], [], 'client')).get('local-ports')).toMatchObject({ verdict: 'ok', fact: expect.stringMatching(/^28,232 \(32768 to 60999\)/) as string })
+
+  const scarce = await rows([], [...told({
+    '/proc/sys/net/netfilter/nf_conntrack_max': '1000', '/proc/sys/net/netfilter/nf_conntrack_count': '600',
+    '/proc/sys/fs/file-nr': '9000\t0\t10000', '/proc/sys/net/core/rmem_max': '65536', '/proc/sys/net/core/wmem_max': '8388608',
+    '/proc/sys/net/ipv4/ip_local_port_range': '1024 65535', '/proc/sys/net/ipv4/ip_local_reserved_ports': '2000-60000',
+  }), 'prlimit', '--nofile=1000:2000', '--'])
+  expect(scarce.get('conntrack')).toMatchObject({ verdict: 'warn', fact: 'follows 600 connections and has room for 400 more: it would be full with 200 flows, as each takes two, and then the kernel drops whatever is new, also what is not Sluice\'s', mend: expect.stringContaining('sudo sysctl net.netfilter.nf_conntrack_max=65536') as string })
+  expect(scarce.get('files')).toMatchObject({ verdict: 'warn', fact: 'a process may open 2000: about 950 flows at once, further ones are refused' })
+  expect(scarce.get('all-files')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('may open 10,000 and has opened 9,000: about 450 flows') as string, mend: 'sudo sysctl fs.file-max=65536' })
+  expect(scarce.get('buffers')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('64 KiB that came and 8,192 KiB that go') as string, mend: 'sudo sysctl net.core.rmem_max=4194304' })
+  expect(scarce.get('local-ports')).toMatchObject({ verdict: 'warn', mend: 'take ports out of net.ipv4.ip_local_reserved_ports' })
+
+  const plenty = await rows([], [...told({
+    '/proc/sys/net/netfilter/nf_conntrack_max': '0', '/proc/sys/fs/nr_open': '1500', '/proc/sys/fs/file-nr': '9000\t0\t9223372036854775807',
+    '/proc/sys/net/core/rmem_max': '212992', '/proc/sys/net/core/wmem_max': '212992',
+  }), 'prlimit', '--nofile=1000:2000', '--'])
+  expect(plenty.get('conntrack')).toMatchObject({ verdict: 'ok', fact: expect.stringContaining('any number it is given') as string })
+  expect(plenty.get('files')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('(fs.nr_open) lets no limit above 1,500 be taken') as string, mend: 'sudo sysctl fs.nr_open=2000' })
+  expect(plenty.has('all-files')).toBe(false)
+  expect(plenty.get('buffers')).toMatchObject({ verdict: 'ok', mend: 'sudo sysctl net.core.rmem_max=4194304 net.core.wmem_max=4194304, where datagrams are lost' })
+})
