@@ -14,7 +14,7 @@ export const logCommand: Command = {
   summary: 'shows what was done to this machine as root, and when',
   usage: `sluice log [SESSION] [--last N] [--text] [--json]
 
-Every change of rules, routes and ip rules that Sluice's helper made: time, network namespace, process, for whom, the command and its result. With a
+Every change that Sluice's helper made (rules, routes, ip rules, cgroups, the permission): time, network namespace, process, for whom, the command and its result. With a
 session, what was done for it (kept in the session itself), else what stands in ${actionLogPath}.
 
   --last N         the last N entries only

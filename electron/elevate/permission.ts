@@ -33,7 +33,7 @@ function runOnce(job: '--install' | '--uninstall'): Promise<void> {
       else reject(new Failure('cannot-write', job === '--install' ? 'the permission could not be installed' : 'the permission could not be removed', (said || error.message).trim().slice(0, 2000)))
     }
     if (process.geteuid?.() === 0) {
-      const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', ...(runtimeIsElectron ? { ELECTRON_RUN_AS_NODE: '1' } : {}) }
+      const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C', ...(process.env['SUDO_UID'] === undefined ? {} : { SUDO_UID: process.env['SUDO_UID'] }), ...(runtimeIsElectron ? { ELECTRON_RUN_AS_NODE: '1' } : {}) }
       const child = spawn(runtime, [helper, job], { stdio: ['ignore', 'ignore', 'pipe'], env, cwd: '/' })
       let said = ''
       child.stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(-4000)))
@@ -42,7 +42,9 @@ function runOnce(job: '--install' | '--uninstall'): Promise<void> {
       return
     }
     const words = ['/usr/bin/env', '-i', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin', 'LC_ALL=C', ...(runtimeIsElectron ? ['ELECTRON_RUN_AS_NODE=1'] : []), runtime, helper, job]
-    exec(words.map(quote).join(' '), { name: 'Sluice' }, (error, _stdout, stderr) => settle(error, String(stderr ?? '')))
+    // For whom, as pkexec says it: the shell that root's rights are given to fills it in, not the one that asks for them.
+    const [env, clean, ...rest] = words.map(quote)
+    exec([env, clean, '\\${PKEXEC_UID:+PKEXEC_UID=\\$PKEXEC_UID}', ...rest].join(' '), { name: 'Sluice' }, (error, _stdout, stderr) => settle(error ?? undefined, String(stderr ?? '')))
   })
 }
 

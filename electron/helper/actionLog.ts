@@ -1,8 +1,7 @@
-import { closeSync, constants, fchmodSync, fstatSync, lstatSync, mkdirSync, openSync, renameSync, writeSync } from 'node:fs'
-
-import { actionLogFolder, actionLogPath as path, formatAction } from '#core/contract/actionLog.ts'
+import { actionLogPath, formatAction } from '#core/contract/actionLog.ts'
 import type { Action } from '#core/contract/actionLog.ts'
 
+import { appendTurning } from './appendTurning.ts'
 import { networkNamespace } from './runFolder.ts'
 
 // The log is world-readable: what it says of rules and routes is no secret to whoever shares the machine, and captured bytes are never in it.
@@ -38,7 +37,7 @@ export function logAction(action: Pick<Action, 'result' | 'text' | 'input' | 'sa
   const text = formatAction({ time: new Date().toISOString(), person, pid: process.pid, namespace: ownNamespace(), ...action })
   for (const listener of listeners) listener(text)
   try {
-    append(text)
+    appendTurning(actionLogPath, text, sizeLimit)
     loss = undefined
   } catch (error) {
     const before = loss
@@ -50,21 +49,4 @@ export function logAction(action: Pick<Action, 'result' | 'text' | 'input' | 'sa
 let namespace: string | undefined
 function ownNamespace(): string {
   return (namespace ??= networkNamespace())
-}
-
-function append(text: string): void {
-  mkdirSync(actionLogFolder, { recursive: true, mode: 0o755 })
-  const folder = lstatSync(actionLogFolder)
-  if (!folder.isDirectory() || folder.uid !== 0) return
-  const file = openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK, 0o644)
-  try {
-    const facts = fstatSync(file)
-    if (!facts.isFile()) return
-    fchmodSync(file, 0o644)
-    // One write: entries of several helpers do not mix.
-    writeSync(file, text)
-    if (facts.size > sizeLimit) renameSync(path, `${path}.1`)
-  } finally {
-    closeSync(file)
-  }
 }

@@ -19,9 +19,9 @@ const runtimeFolder = join(installedFolder, 'runtime')
 /**
  * Makes an action of Sluice's own in polkit, so that a person is asked for "intercept network traffic" and not for running any program as root. That action
  * must name a program nobody but root can change; a checkout or home folder is no such place, so helper, relay and, where need be, the
- * runtime are copied. Run as root, once, after a person agreed. Prints what it wrote; the exit status.
+ * runtime are copied. Run as root, once, after a person agreed. Returns the paths of what it wrote.
  */
-export function installPermission(): number {
+export function installPermission(): readonly string[] {
   const helper = fileURLToPath(import.meta.url)
   const { relay, runtime, runtimeIsElectron } = findPlaces()
   makeFolder(installedFolder)
@@ -31,12 +31,12 @@ export function installPermission(): number {
   write(join(installedFolder, 'sluice-helper'), wrapper(safeRuntime), 0o755)
   makeFolder(dirname(policyPath))
   write(policyPath, policy, 0o644)
-  process.stdout.write(`${[...files.map((name) => join(installedFolder, name)), policyPath].join('\n')}\n`)
-  return 0
+  return [...files.map((name) => join(installedFolder, name)), ...(existsSync(runtimeFolder) ? [runtimeFolder] : []), policyPath]
 }
 
-/** Takes away exactly what `installPermission` put there. */
-export function removePermission(): number {
+/** Takes away exactly what `installPermission` put there, and returns its paths. */
+export function removePermission(): readonly string[] {
+  const there = [policyPath, ...files.map((name) => join(installedFolder, name)), runtimeFolder].filter((path) => existsSync(path))
   rmSync(policyPath, { force: true })
   for (const name of files) rmSync(join(installedFolder, name), { force: true })
   rmSync(runtimeFolder, { recursive: true, force: true })
@@ -45,7 +45,7 @@ export function removePermission(): number {
   } catch {
     // Something else lies in it (a package's files), or it is gone: not ours to judge.
   }
-  return 0
+  return there
 }
 
 /** Passes on no argument but the network namespace to work in: who may open the gate may not install. */

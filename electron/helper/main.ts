@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url'
 
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 
-import { logFor } from './actionLog.ts'
+import { logAction, logFor } from './actionLog.ts'
 import { findPlaces } from '#probe/places.ts'
 
 import { cleanUp } from './cleanUp.ts'
@@ -47,6 +47,24 @@ function standClean(): void {
   Object.assign(process.env, toolEnvironment)
 }
 
+/** A one-off job. What came of it stands in the log, as everything that was done as root. */
+async function changePermission(what: string, job: () => readonly string[]): Promise<number> {
+  const uid = personUid(process.env, process.getuid?.() ?? -1)
+  standClean()
+  // Only for the log: a number that nobody bears is told as it is.
+  logFor(await findPerson(uid).catch(() => ({ uid, user: String(uid) })))
+  try {
+    const paths = job()
+    logAction({ result: 'ok', text: `${what}: ${paths.length === 0 ? 'nothing was there' : paths.join(', ')}` })
+    process.stdout.write(paths.map((path) => `${path}\n`).join(''))
+    return 0
+  } catch (error) {
+    const { message, detail } = toFailureReport(error)
+    logAction({ result: 'failed', text: what, said: `${message}${detail === undefined ? '' : `: ${detail}`}` })
+    throw error
+  }
+}
+
 async function run(): Promise<number> {
   switch (process.argv[2]) {
     case '--netns': {
@@ -62,11 +80,9 @@ async function run(): Promise<number> {
     case undefined:
       return runHelper()
     case '--install':
-      standClean()
-      return installPermission()
+      return changePermission('installed the permission', installPermission)
     case '--uninstall':
-      standClean()
-      return removePermission()
+      return changePermission('removed the permission', removePermission)
     default:
       throw new Failure('usage', 'the helper takes no such argument')
   }

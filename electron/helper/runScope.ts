@@ -48,7 +48,7 @@ export async function makeRunScope(pid: number, person: Pick<Person, 'uid'>): Pr
 /** Dissolves the cgroups this helper made; what still runs in one goes back to where it came from. */
 export async function removeRunScopes(): Promise<void> {
   const facts = await listCgroups()
-  for (const path of made) await dissolve(folderOf(facts?.prefix ?? '', path))
+  for (const path of made) await dissolveScope(facts?.prefix ?? '', path)
   made.clear()
 }
 
@@ -57,23 +57,29 @@ export async function removeLeftScopes(): Promise<string[]> {
   const facts = await listCgroups()
   const prefix = beginning(networkNamespace())
   const found = (facts?.paths ?? []).filter((path) => !made.has(path) && path.split('/').at(-1)?.startsWith(prefix) === true)
-  for (const path of found) await dissolve(folderOf(facts?.prefix ?? '', path))
+  for (const path of found) await dissolveScope(facts?.prefix ?? '', path)
   return found
+}
+
+async function dissolveScope(prefix: string, path: string): Promise<void> {
+  const isGone = await dissolve(folderOf(prefix, path))
+  logAction({ result: isGone ? 'ok' : 'failed', text: `dissolved cgroup ${path}`, ...(isGone ? {} : { said: 'something in it does not go' }) })
 }
 
 function folderOf(prefix: string, path: string): string {
   return `${mountPoint}/${prefix === '' ? '' : `${prefix}/`}${path}`
 }
 
-async function dissolve(folder: string): Promise<void> {
+async function dissolve(folder: string): Promise<boolean> {
   const parent = `${folder.slice(0, folder.lastIndexOf('/'))}/cgroup.procs`
   // A process may fork while it is being moved, and a dead one's cgroup is let go of only when it has been collected.
   for (let tries = 0; tries < 50; tries++) {
     for (const inner of children(folder)) await dissolve(`${folder}/${inner}`)
     for (const pid of read(`${folder}/cgroup.procs`).split('\n').filter((line) => line !== '')) attempt(() => writeFileSync(parent, pid))
-    if (attempt(() => rmdirSync(folder)) || read(`${folder}/cgroup.procs`, 'gone') === 'gone') return
+    if (attempt(() => rmdirSync(folder)) || read(`${folder}/cgroup.procs`, 'gone') === 'gone') return true
     await setTimeout(20)
   }
+  return false
 }
 
 function children(folder: string): string[] {

@@ -5,7 +5,7 @@ const folders = ['/usr/sbin', '/sbin', '/usr/bin', '/bin'] as const
 
 /** Every program Sluice ever runs as root, besides its own. */
 export type ToolName =
-  | 'nft' | 'ip' | 'unshare'
+  | 'nft' | 'ip' | 'unshare' | 'flock'
   | 'iptables-nft-restore' | 'iptables-nft-save' | 'ip6tables-nft-restore' | 'ip6tables-nft-save'
   | 'iptables-legacy-restore' | 'iptables-legacy-save' | 'ip6tables-legacy-restore' | 'ip6tables-legacy-save'
 

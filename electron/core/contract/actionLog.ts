@@ -1,6 +1,5 @@
 /** Where a person finds what was done as root, on every machine. Written by helper and guard alone, readable by all. */
-export const actionLogFolder = '/var/log/sluice'
-export const actionLogPath = `${actionLogFolder}/actions.log`
+export const actionLogPath = '/var/log/sluice/actions.log'
 
 /** One thing that was done to the machine as root, or a note about the gate. */
 export interface Action {
@@ -39,8 +38,14 @@ export function formatAction(action: Action): string {
 
 function block(sign: string, text: string | undefined, limit: number): string {
   if (text === undefined || text.trim() === '') return ''
-  const kept = text.length > limit ? `${text.slice(0, limit)}\n… and ${String(text.length - limit)} characters more` : text
-  return kept.replace(/\n$/, '').split('\n').map((line) => `${sign}${plain(line)}\n`).join('')
+  return (text.length > limit ? cut(text, limit) : text).replace(/\n$/, '').split('\n').map((line) => `${sign}${plain(line)}\n`).join('')
+}
+
+/** The line it is cut in says so, or an address or a port would look as if it ended there. */
+function cut(text: string, limit: number): string {
+  const kept = text.slice(0, limit)
+  const isWithinLine = !kept.endsWith('\n') && text[limit] !== '\n'
+  return `${kept.replace(/\n$/, '')}${isWithinLine ? '… [cut]' : ''}\n… and ${String(text.length - limit)} characters more`
 }
 
 function plain(text: string): string {

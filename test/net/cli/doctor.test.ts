@@ -98,7 +98,6 @@ test('what a gate meets when it carries much: connection tracking, ports, files,
   const inside = await rows(['--netns', lab.names.router], [], 'client')
   expect(inside.get('local-ports')).toEqual(found.get('local-ports'))
   expect(inside.get('conntrack')).toMatchObject({ verdict: found.get('conntrack')?.verdict })
-  expect((await rows([], [], 'client')).get('local-ports')).toMatchObject({ verdict: 'ok', fact: expect.stringMatching(/^28,232 \(32768 to 60999\)/) as string })
 
   const scarce = await rows([], [...told({
     '/proc/sys/net/netfilter/nf_conntrack_max': '1000', '/proc/sys/net/netfilter/nf_conntrack_count': '600',

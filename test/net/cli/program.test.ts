@@ -3,11 +3,12 @@ import { join } from 'node:path'
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 
+import type { Action } from '#core/contract/actionLog.ts'
 import { listCgroups } from '#probe/cgroups.ts'
 import { labAddresses, makeLab, peerProgram } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
-import { snapshot } from '../helper/harness.ts'
+import { namespaceInode, snapshot } from '../helper/harness.ts'
 import { installSluice, onSmallDisk, sluice, startSluice } from './harness.ts'
 import type { Installed } from './harness.ts'
 
@@ -56,6 +57,12 @@ test('the program is intercepted, with what it starts, as the person it is for; 
   expect(existsSync(`${folder}/capture-000001.pcapng`)).toBe(true)
   expect(await snapshot(lab)).toBe(before)
   expect(await leftCgroups()).toEqual([])
+  // Root made a cgroup for it and dissolved it: both stand in the log.
+  const here = namespaceInode(lab)
+  const log = await sluice(lab, installed, ['log', '--json'])
+  const said = log.stdout.trimEnd().split('\n').map((line) => JSON.parse(line) as Action).filter(({ namespace, text }) => namespace === here && /^(?:made|dissolved) cgroup \S*sluice-run-/.test(text)).slice(-2)
+  const [, path = ''] = /^made cgroup (\S+) for process \d+$/.exec(said[0]?.text ?? '') ?? []
+  expect(said).toMatchObject([{ result: 'ok', person: 'nobody(65534)' }, { result: 'ok', person: 'nobody(65534)', text: `dissolved cgroup ${path}` }])
 })
 
 test('another program of the same person goes direct meanwhile, and a child that outlives the program is set free', async () => {

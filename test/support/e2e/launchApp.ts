@@ -34,8 +34,9 @@ export async function launchApp(desktop: Desktop, options: LaunchOptions): Promi
   const { path } = await finder.findElectron()
   const sessions = join(options.folder, 'sessions')
   const userData = join(options.folder, 'user-data')
-  mkdirSync(options.folder, { recursive: true })
-  const order = { electron: path, ...(options.netns === undefined ? {} : { netns: options.netns }), ...(options.user === undefined ? {} : { user: options.user }) }
+  const log = join(options.folder, 'log')
+  mkdirSync(log, { recursive: true })
+  const order = { electron: path, ...(options.netns === undefined ? {} : { netns: options.netns, log }), ...(options.user === undefined ? {} : { user: options.user }) }
   const inherited = Object.fromEntries(Object.entries(process.env).filter((entry): entry is [string, string] => entry[1] !== undefined))
   const launch = () => _electron.launch({
     executablePath: join(root, 'test/support/e2e/launcher.mjs'),

@@ -5,13 +5,16 @@ import { spawn } from 'node:child_process'
 import { createServer } from 'node:net'
 import { createInterface } from 'node:readline'
 
-/** @type {{electron: string, netns?: string, user?: {uid: number, gid: number}}} */
+/** @type {{electron: string, netns?: string, log?: string, user?: {uid: number, gid: number}}} */
 const order = JSON.parse(process.env['SLUICE_E2E_ORDER'] ?? '{}')
 const enter = order.netns === undefined ? [] : ['nsenter', `--net=${order.netns}`, '--']
 const become = order.user === undefined ? [] : ['setpriv', `--reuid=${order.user.uid}`, `--regid=${order.user.gid}`, '--clear-groups', '--']
 const { SLUICE_E2E_ORDER: _order, NODE_OPTIONS: _options, ...env } = process.env
 
-const [program, ...args] = [...enter, ...become, order.electron, ...process.argv.slice(2)]
+// What root's helper writes down is this app's alone; what is mounted outside goes on being seen (names of network namespaces).
+const withOwnLog = order.log === undefined ? [] : ['unshare', '--mount', '--propagation', 'slave', '--', 'sh', '-ec', 'mount --bind "$0" /var/log; exec "$@"', order.log]
+
+const [program, ...args] = [...withOwnLog, ...enter, ...become, order.electron, ...process.argv.slice(2)]
 const app = spawn(program, args, { env, stdio: ['inherit', 'inherit', 'pipe'] })
 
 const held = []

@@ -24,8 +24,14 @@ test('whatever is in an entry, it stays one entry, and is read as it was written
   )
 })
 
-test('what is no entry is passed over; a long input is cut and says so', () => {
+test('what is no entry is passed over; a long input is cut and says so, and so does the line it is cut in', () => {
   expect(parseActions('  > lost head\nrubbish\n\n')).toEqual([])
   const cut = parseActions(formatAction({ ...base, input: 'x'.repeat(70_000) }))[0]?.input
-  expect(cut).toMatch(/^x{65536}\n… and 4464 characters more$/)
+  expect(cut).toMatch(/^x{65536}… \[cut\]\n… and 4464 characters more$/)
+  // At the end of a line nothing of it is missing.
+  const whole = `${'x'.repeat(65_535)}\nadd rule`
+  expect(parseActions(formatAction({ ...base, input: whole }))[0]?.input).toBe(`${'x'.repeat(65_535)}\n… and 8 characters more`)
+  const wholeLine = parseActions(formatAction({ ...base, input: `${'x'.repeat(65_536)}\nadd rule` }))[0]?.input
+  expect(wholeLine).toBe(`${'x'.repeat(65_536)}\n… and 9 characters more`)
+  expect(parseActions(formatAction({ ...base, said: 'y'.repeat(4001) }))[0]?.said).toBe(`${'y'.repeat(4000)}… [cut]\n… and 1 characters more`)
 })
