@@ -23,6 +23,10 @@ export class ViewState {
   portCalls = $state(0)
   closeCalls = $state(0)
 
+  /** Closes that dialog alone: the browser's word that one has closed may come when the next is open already. */
+  closeDialog(name: DialogName): void {
+    if (this.dialog === name) this.dialog = null
+  }
   go(place: Place): void {
     this.place = place
     this.dialog = null
