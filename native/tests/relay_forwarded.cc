@@ -82,8 +82,9 @@ void resets(const Gateway& gateway, const Addresses& addresses) {
 
 void notThere(const Gateway& gateway, const Endpoint& server, const std::string& reason, const std::string& by) {
   Relay relay;
-  const Descriptor client = connectFrom(*gateway.client, server);
-  CHECK_EQ(readToError(client), ECONNRESET);
+  int told = 0;
+  gateway.client->inside([&] { told = refusal(server); });
+  CHECK_EQ(told, ECONNRESET);
   relay.awaitActive(0);
   const auto record = relay.finish();
   checkClosed(record, reason, by);

@@ -307,6 +307,12 @@ inline int readToError(const Descriptor& fd, std::string* bytes = nullptr) {
     if (bytes != nullptr) bytes->append(buffer, static_cast<std::size_t>(got));
   }
 }
+// The errno that tells a client that nobody is there. Where the relay's reset is quicker than the client, connect(2) says it, not the read after it.
+inline int refusal(const Endpoint& server) {
+  const Descriptor fd = socketFor(server);
+  if (connect(fd.get(), server.raw(), server.size()) != 0) return errno;
+  return readToError(fd);
+}
 inline void resetOnClose(const Descriptor& fd) {
   const linger abrupt{1, 0};
   CHECK_EQ(setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &abrupt, sizeof abrupt), 0);
