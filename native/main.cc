@@ -144,7 +144,7 @@ int run() {
   shared.options = relayOptions(start, listeners.port, kept.port);
   shared.udpChoices.set(udpChoices(start.udpIdle, start.refuse));
   shared.witness = witness;
-  for (const HandOverWish& wish : start.handOver) shared.handOvers.push_back(std::make_unique<HandOver>(wish));
+  shared.handOvers.set(start.handOver);
   if (!shared.wake) giveUp(channel, "internal", "The relay could not start", std::strerror(errno));
   if (start.attribute && witness < 0) shared.warn(kWitnessLost);
   std::unique_ptr<Usher> usher;

@@ -3,7 +3,10 @@ import { mostFlows } from '#core/contract/flowLimit.ts'
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
+import { handOversBetween } from '#core/plan/handOver.ts'
+import type { HandOver } from '#core/plan/handOver.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { relayPortTries } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
@@ -105,6 +108,8 @@ export class OpenGate {
   #idle = 0
   #recording: string | undefined
   #renewing = false
+  /** Why no connection can wait for its server here. */
+  #cannotHold: string | undefined
   readonly #unlog: () => void
 
   constructor(context: GateContext) {
@@ -187,7 +192,8 @@ export class OpenGate {
     const bridgesCalled = bridgesCallRules()
     const tellsBridges = bridgesCalled && ruleSet.way !== 'redirect' ? canTellBridges(backend) : Promise.resolve(false)
     const tool = facts.tools.find((each) => each.backend === backend)
-    const wantsHold = holdsSyns(ruleSet) && tool?.log !== false
+    // Also when nothing waits yet: it may be chosen while the gate is open, and the relay has the right to bind to the packet log only now.
+    const canHold = ruleSet.way !== 'redirect' && tool?.log !== false
     // What comes in is translated to whatever address its interface has; a program's own connections to loopback.
     const redirect = ruleSet.way === 'redirect' ? { everywhere: plan.scope.includes('forwarded') } : undefined
     const relay = await RelayLink.spawn(findPlaces().relay)
@@ -205,9 +211,9 @@ export class OpenGate {
         ipv6: facts.ipv6,
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
-        hold: wantsHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
+        hold: canHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
         // Its answers tell the rules which flows are in a zone of their own.
-        ...(wantsHold && plan.keepPort ? { keep: { mark: plan.marks.forwarded } } : {}),
+        ...(canHold && plan.keepPort ? { keep: { mark: plan.marks.forwarded } } : {}),
         // Also when no port is chosen yet: one may be while the gate is open.
         udp: ruleSet.way !== 'redirect',
         ...(redirect === undefined ? {} : { redirect }),
@@ -233,10 +239,8 @@ export class OpenGate {
 
     this.#step('applying rules')
     const owner = tool?.owner === true
-    if (holdsSyns(ruleSet) && !ready.holds) {
-      const why = wantsHold ? 'another program has the packet log this needs' : 'the kernel has no packet log (nfnetlink_log)'
-      this.#context.emit({ event: 'warning', code: 'no-hold', message: `Closed ports look open for a moment before they are reset: ${why}.` })
-    }
+    this.#cannotHold = ready.holds ? undefined : canHold ? 'another program has the packet log this needs' : 'the kernel has no packet log (nfnetlink_log)'
+    if (holdsSyns(ruleSet)) this.#warnOfNoHold()
     if (plan.keepPort && plan.scope.includes('forwarded') && redirect === undefined && (!ready.holds || facts.lenientLo !== true)) {
       const why = ready.holds ? 'strict reverse-path rules on lo (rp_filter or src_valid_mark) let no held connection in' : 'connections cannot wait for their server here'
       this.#context.emit({ event: 'warning', code: 'no-keep-port', message: `Servers see ports of this computer’s instead of the devices’ own: ${why}.` })
@@ -379,12 +383,12 @@ export class OpenGate {
       const next = await compileChange(applied, parsePlan(request.plan), request.digest)
       // Nothing is put in once everything is being taken back.
       this.#requireOpen()
-      // First, so that a port that is to be refused is never carried on instead.
-      this.#relay?.chooseUdp(next.plan)
+      // First, so that a port that is to be refused is never carried on instead, nor one that is to be sent to a proxy to its server.
+      await this.#tellRelay(next.plan, handOversBetween(applied.plan.handOver, next.plan.handOver))
       try {
         await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
       } catch (error) {
-        this.#relay?.chooseUdp(applied.plan)
+        await this.#tellRelay(applied.plan, applied.plan.handOver)
         throw error
       }
       this.#applied = next
@@ -392,10 +396,19 @@ export class OpenGate {
       this.#cgroupNews.begin(next.ruleSet)
       this.#cgroups?.follow(next.ruleSet.sets.cgroups.map(({ path }) => path))
       void this.#warnOfBridges()
+      if (next.plan.handOver.some(({ to }) => to.kind === 'tproxy')) await this.#tellRelay(next.plan, next.plan.handOver)
+      if (holdsSyns(next.ruleSet) && !holdsSyns(applied.ruleSet)) this.#warnOfNoHold()
       if (next.plan.scope.includes('forwarded') && !applied.plan.scope.includes('forwarded')) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
     })
+  }
+
+  /** Resolves when every relaying thread has passed it: a flow that comes from then on goes as told. */
+  async #tellRelay(plan: InterceptionPlan, handOvers: readonly HandOver[]): Promise<void> {
+    this.#relay?.chooseUdp(plan)
+    this.#relay?.chooseHandOver(handOvers.flatMap((each) => relayHandOver(each, plan.marks)))
+    await this.#untilHeard()
   }
 
   /** Back from draining. Rejects with `not-open` when it is too late; when open, nothing is to be done. */
@@ -469,6 +482,10 @@ export class OpenGate {
     const where = firewalls.map(({ chain }) => chain).join(', ')
     const mends = firewalls.map(({ mend }) => `\`${mend}\``).join(' and ')
     this.#context.emit({ event: 'warning', code: 'firewall', message: `A firewall drops what comes in (${where}): ${held ? 'forwarded UDP, and forwarded flows that somebody translates (NAT),' : 'forwarded flows'} will not reach the relay, those of this computer will. To mend it: ${mends}` })
+  }
+
+  #warnOfNoHold(): void {
+    if (this.#cannotHold !== undefined) this.#context.emit({ event: 'warning', code: 'no-hold', message: `Closed ports look open for a moment before they are reset: ${this.#cannotHold}.` })
   }
 
   /** Once, when there is something to be told. Never rejects. */
@@ -644,15 +661,22 @@ export class OpenGate {
     const relay = this.#relay
     if (relay === undefined || relay.dead) return
     relay.reset()
+    await this.#untilHeard()
+  }
+
+  /** Until every relaying thread has passed what the relay was told so far, at most a second. */
+  async #untilHeard(): Promise<void> {
+    const relay = this.#relay
+    if (relay === undefined || relay.dead) return
     const id = ++this.#pingNumber
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, 1000)
       const end = (): void => {
         clearTimeout(timer)
+        for (const each of deaf) each()
         resolve()
       }
-      relay.onNews((news) => news.type === 'pong' && news.id === id && end())
-      relay.onDeath(end)
+      const timer = setTimeout(end, 1000)
+      const deaf = [relay.onNews((news) => news.type === 'pong' && news.id === id && end()), relay.onDeath(end)]
       relay.ping(id)
     })
   }

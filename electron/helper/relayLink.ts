@@ -156,15 +156,22 @@ export class RelayLink {
   chooseUdp({ udpIdle, refuse }: Pick<RelayStart, 'udpIdle' | 'refuse'>): void {
     this.#tell({ type: 'udp', udpIdle, refuse })
   }
+  /** Where new flows are sent; those that are there go on as they are. */
+  chooseHandOver(handOver: readonly RelayHandOver[]): void {
+    this.#tell({ type: 'handOver', handOver })
+  }
   /** Every flow reset on both sides. */
   reset(): void {
     this.#tell({ type: 'reset' })
   }
-  onNews(listener: (news: RelayNews) => void): void {
+  /** The result ends that. */
+  onNews(listener: (news: RelayNews) => void): () => void {
     this.#newsListeners.push(listener)
+    return () => void (this.#newsListeners = this.#newsListeners.filter((each) => each !== listener))
   }
-  onDeath(listener: () => void): void {
+  onDeath(listener: () => void): () => void {
     this.#deathListeners.push(listener)
+    return () => void (this.#deathListeners = this.#deathListeners.filter((each) => each !== listener))
   }
   get stderr(): string {
     return this.#stderr

@@ -83,6 +83,8 @@ void Controller::onLine(const std::string& line) {
     if (shared_.usher != nullptr) shared_.usher->ping(lastPing_);
   } else if (const auto* choices = std::get_if<UdpChoicesMessage>(&message)) {
     shared_.udpChoices.set(udpChoices(choices->idle, choices->refuse));
+  } else if (const auto* handOver = std::get_if<HandOverMessage>(&message)) {
+    shared_.handOvers.set(handOver->handOver);
   } else if (std::holds_alternative<ResetMessage>(message)) {
     for (const auto& worker : workers_) worker->reset();
     if (shared_.usher != nullptr) shared_.usher->reset();

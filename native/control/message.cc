@@ -229,6 +229,12 @@ ControlMessage parseControlLine(std::string_view line) {
     if (!reader.wrong().empty()) return MalformedMessage{"udp." + reader.wrong()};
     return choices;
   }
+  if (name == "handOver") {
+    HandOverMessage choices;
+    const Json* handOver = json->member("handOver");
+    if (handOver == nullptr || !parseHandOver(*handOver, choices.handOver)) return MalformedMessage{"handOver.handOver"};
+    return choices;
+  }
   if (name == "reset") return ResetMessage{};
   if (name == "quit") return QuitMessage{};
   return UnknownMessage{};

@@ -54,13 +54,14 @@ struct StartMessage {
   std::vector<PortRange> refuse;      // of UDP, answered as closed; at most 1,024
 };
 struct UdpChoicesMessage { UdpIdle idle; std::vector<PortRange> refuse; };  // from now on
+struct HandOverMessage { std::vector<HandOverWish> handOver; };  // from now on, for new flows
 struct PingMessage { std::int64_t id = 0; };
 struct ResetMessage {};
 struct QuitMessage {};
 struct UnknownMessage {};                           // an object with a type that is none of these
 struct MalformedMessage { std::string reason; };
 
-using ControlMessage = std::variant<StartMessage, PingMessage, ResetMessage, QuitMessage, UnknownMessage, MalformedMessage, UdpChoicesMessage>;
+using ControlMessage = std::variant<StartMessage, PingMessage, ResetMessage, QuitMessage, UnknownMessage, MalformedMessage, UdpChoicesMessage, HandOverMessage>;
 
 // Pure. `line` is without its line feed; everything in it is checked for type and range, what is not known is let be.
 ControlMessage parseControlLine(std::string_view line);

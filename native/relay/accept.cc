@@ -72,7 +72,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   const bool wanted = shared_.active.fetch_add(1, std::memory_order_relaxed) < shared_.options.maxFlows || udp_.shedOldest();
   const bool room = wanted && forFlows(fd);
   if (held) return adopt(flow, *held, room);
-  HandOver* via = shared_.handOverOf(server);
+  std::shared_ptr<HandOver> via = shared_.handOvers.of(server);
   // What the proxy's own machine sends through us comes from the proxy, for all we can know.
   if (via != nullptr && !flow.local && via->wish().path.empty() && via->wish().proxy.address() == client.address()) via = nullptr;
   const std::uint8_t depth = depthBehind(client, server);
@@ -102,8 +102,8 @@ void Worker::begin(int fd, const Endpoint& client) {
     return close(flow, CloseReason::kShed, ClosedBy::kGate);
   }
   if (via == nullptr) return goStraight(flow, depth);
-  flow.via = via;
-  if (!flow.local) return handTo(flow, *via);
+  flow.via = std::move(via);
+  if (!flow.local) return handTo(flow, *flow.via);
   flow.choosing = true;
   if (!flow.awaiting) choose(flow, nullptr);
 }

@@ -63,7 +63,7 @@ struct alignas(64) Flow {
   ClosedBy by = ClosedBy::kNone;
   UpstreamSet::Key upstream;
   Endpoint upstreamEnd;           // our own end of the upstream connection
-  HandOver* via = nullptr;        // the proxy its port is sent to
+  std::shared_ptr<HandOver> via;  // the proxy its port is sent to; the record has its name by reference
   std::unique_ptr<Greeting> greeting;  // what that must be told, and answer, first
   Flow* previous = nullptr;       // of all flows of the thread
   Flow* next = nullptr;

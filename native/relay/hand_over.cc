@@ -53,7 +53,7 @@ std::string describe(const HandOverWish& wish) {
 
 }  // namespace
 
-HandOver::HandOver(HandOverWish wish) : wish_(std::move(wish)), name_(describe(wish_)) {}
+HandOver::HandOver(HandOverWish wish, std::uint64_t number) : wish_(std::move(wish)), number_(number), name_(describe(wish_)) {}
 
 bool HandOver::takes(const Endpoint& server) const {
   const std::uint16_t port = server.port();
@@ -87,6 +87,29 @@ HandOver::Same HandOver::same(const Program& program, std::uint32_t mark) {
   if (program.pid == program_->pid) return Same::kYes;
   const bool kin = program.ppid == program_->pid || program.pid == program_->ppid || program.ppid == program_->ppid;
   return kin && !program.path.empty() && program.path == program_->path ? Same::kYes : Same::kNo;
+}
+
+void HandOvers::set(std::vector<HandOverWish> wishes) {
+  const std::scoped_lock lock(mutex_);
+  chosen_.clear();
+  std::erase_if(known_, [](const auto& each) { return each.expired(); });
+  for (HandOverWish& wish : wishes) known_.emplace_back(chosen_.emplace_back(std::make_shared<HandOver>(std::move(wish), next_++)));
+  any_.store(!chosen_.empty(), std::memory_order_release);
+}
+
+std::shared_ptr<HandOver> HandOvers::of(const Endpoint& server) const {
+  if (!any_.load(std::memory_order_acquire)) return nullptr;
+  const std::scoped_lock lock(mutex_);
+  const auto found = std::find_if(chosen_.begin(), chosen_.end(), [&](const auto& each) { return each->takes(server); });
+  return found == chosen_.end() ? nullptr : *found;
+}
+
+std::shared_ptr<HandOver> HandOvers::numbered(std::uint64_t number) const {
+  const std::scoped_lock lock(mutex_);
+  for (const auto& each : known_) {
+    if (auto found = each.lock(); found && found->number() == number) return found;
+  }
+  return nullptr;
 }
 
 Greeting::Greeting(HandOverWish::Kind kind, const Endpoint& client, const Endpoint& server) {

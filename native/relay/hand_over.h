@@ -6,8 +6,10 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -30,11 +32,13 @@ struct HandOverWish {
 
 class HandOver {
  public:
-  // In the token of a question to the witness: who is the proxy of that index?
+  // In the token of a question to the witness: who is the proxy of that number?
   static constexpr std::uint64_t kTokenBit = std::uint64_t{1} << 62U;
 
-  explicit HandOver(HandOverWish wish);
+  // `number` is of this one alone, for as long as the relay runs.
+  HandOver(HandOverWish wish, std::uint64_t number);
 
+  [[nodiscard]] std::uint64_t number() const { return number_; }
   [[nodiscard]] const HandOverWish& wish() const { return wish_; }
   // One in TPROXY mode takes flows of its own family alone.
   [[nodiscard]] bool takes(const Endpoint& server) const;
@@ -53,10 +57,28 @@ class HandOver {
 
  private:
   HandOverWish wish_;
+  std::uint64_t number_;
   std::string name_;
   std::mutex mutex_;
   bool asked_ = false;
   std::optional<Program> program_;
+};
+
+// The proxies that new flows are sent to, chosen anew while flows run. A flow keeps the proxy it was sent to alive, so that nothing changes under it.
+class HandOvers {
+ public:
+  void set(std::vector<HandOverWish> wishes);
+  // Where a flow to that server goes, or null.
+  [[nodiscard]] std::shared_ptr<HandOver> of(const Endpoint& server) const;
+  // Also of one that is not chosen any more and that some flow waits to hear of; null when nobody does.
+  [[nodiscard]] std::shared_ptr<HandOver> numbered(std::uint64_t number) const;
+
+ private:
+  std::atomic<bool> any_{false};  // most gates send nothing anywhere, and their flows take no lock
+  mutable std::mutex mutex_;
+  std::uint64_t next_ = 0;
+  std::vector<std::shared_ptr<HandOver>> chosen_;
+  std::vector<std::weak_ptr<HandOver>> known_;
 };
 
 // What is said on a fresh connection to the proxy before the flow's own bytes, and what must be answered. Never takes a byte beyond.

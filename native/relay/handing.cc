@@ -26,12 +26,10 @@ bool nobodyListens(const Endpoint& proxy, std::uint16_t ownPort) {
 bool Worker::askListener(const HandOver& via) {
   const HandOverWish& wish = via.wish();
   if (!wish.path.empty() || !own_.contains(wish.proxy)) return true;
-  std::uint64_t which = 0;
-  while (shared_.handOvers[which].get() != &via) ++which;
   Endpoint nobody = wish.proxy;
   nobody.setPort(0);
   // Answers come in the order of the questions, and this one goes before that about the flow.
-  return sendQuestion(shared_.witness.load(std::memory_order_relaxed), WitnessQuestion{which | HandOver::kTokenBit, wish.proxy, nobody});
+  return sendQuestion(shared_.witness.load(std::memory_order_relaxed), WitnessQuestion{via.number() | HandOver::kTokenBit, wish.proxy, nobody});
 }
 
 void Worker::choose(Flow& flow, const Program* program) {

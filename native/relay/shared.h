@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "net/descriptor.h"
 #include "net/own_addresses.h"
@@ -38,7 +37,7 @@ struct RelayShared {
   RelayOptions options;
   OwnAddresses own;
   UpstreamSet upstreams;
-  std::vector<std::unique_ptr<HandOver>> handOvers;  // set before any thread starts
+  HandOvers handOvers;
   HeldTable held;
   Usher* usher = nullptr;                  // where SYNs are held; set before any thread starts
   SharedUdpChoices udpChoices;
@@ -51,13 +50,6 @@ struct RelayShared {
   std::atomic<bool> changed{false};        // a counter did, since the control loop last looked
   Descriptor wake{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};  // of the control loop
 
-  // The proxy that flows to that server are sent to, or null.
-  [[nodiscard]] HandOver* handOverOf(const Endpoint& to) const {
-    for (const auto& each : handOvers) {
-      if (each->takes(to)) return each.get();
-    }
-    return nullptr;
-  }
   void wakeControl() const {
     const std::uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(wake.get(), &one, sizeof one);  // full means awake already

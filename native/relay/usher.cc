@@ -118,7 +118,7 @@ std::uint64_t& Usher::recent(const Syn& syn, std::uint64_t& digest) {
 
 void Usher::onSyn(Syn syn) {
   // Whether a proxy reaches its server is not for us to try first.
-  if (shared_.handOverOf(syn.server) != nullptr) {
+  if (shared_.handOvers.of(syn.server) != nullptr) {
     sender_.release(syn, own_.contains(syn.client));
     return;
   }

@@ -170,8 +170,7 @@ void Worker::onWitness() {
       continue;
     }
     if ((answer->token & HandOver::kTokenBit) != 0) {
-      const std::uint64_t which = answer->token & ~HandOver::kTokenBit;
-      if (which < shared_.handOvers.size()) shared_.handOvers[which]->learn(std::move(answer->program));
+      if (const auto via = shared_.handOvers.numbered(answer->token & ~HandOver::kTokenBit)) via->learn(std::move(answer->program));
       continue;
     }
     const std::size_t owner = answer->token % siblings_.size();

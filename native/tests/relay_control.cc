@@ -73,6 +73,13 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  // While open, for new flows; without the list it means nothing.
+  const ControlMessage others = parseControlLine(R"({"type":"handOver","handOver":[{"ports":[{"from":80,"to":81}],"kind":"socks5","address":"::1","port":1080}]})");
+  CHECK_EQ(others.index(), std::size_t{7});
+  CHECK(std::get<HandOverMessage>(others).handOver.size() == 1 && std::get<HandOverMessage>(others).handOver[0].proxy.port() == 1080);
+  CHECK(std::get<HandOverMessage>(parseControlLine(R"({"type":"handOver","handOver":[]})")).handOver.empty());
+  is(R"({"type":"handOver"})", kMalformed);
+  is(R"({"type":"handOver","handOver":[{"ports":[{"from":80,"to":81}],"kind":"socks5","address":"nowhere","port":1080}]})", kMalformed);
   const std::string keeping = start.substr(0, start.size() - 1) + R"(,"hold":{"group":1,"releasedMark":1},"keep":{"mark":33554432}})";
   const ControlMessage keepingMessage = parseControlLine(keeping);
   CHECK_EQ(keepingMessage.index(), kStart);

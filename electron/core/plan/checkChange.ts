@@ -11,9 +11,7 @@ export function checkChange(before: InterceptionPlan, after: InterceptionPlan, b
   }
   if (after.backend !== before.backend && after.backend !== backend) refuse('The tool that loads the rules')
   if (after.relayPort !== before.relayPort) refuse('The relay’s port')
-  if (JSON.stringify(after.handOver) !== JSON.stringify(before.handOver)) refuse('Which ports go to another proxy', 'the relay is told its proxies when it starts')
-  if (after.hold !== before.hold) refuse('Whether connections wait for their server', 'the relay binds to the kernel’s packet log before it gives up its rights')
-  if (after.keepPort !== before.keepPort) refuse('Whether devices’ own ports are kept', 'the relay opens the listener for them when it starts')
+  if (after.keepPort !== before.keepPort) refuse('Whether devices’ own ports are kept', 'to conntrack, connections under way would move to another zone and become strangers to firewalls')
   if (JSON.stringify(after.priority) !== JSON.stringify(before.priority)) refuse('Priorities')
   if (after.table !== before.table) refuse('The routing table')
   if ((['forwarded', 'local', 'uplink'] as const).some((mark) => after.marks[mark] !== before.marks[mark])) refuse('The marks')

@@ -7,6 +7,7 @@ import { parseCidr } from './parseCidr.ts'
 import { parsePorts } from './parsePorts.ts'
 import { portRange } from './portRange.ts'
 import type { PortRange } from './portRange.ts'
+import { commonPorts, withoutPorts } from './portSets.ts'
 
 /**
  * A proxy a person already runs. `proxy-v2`: HAProxy's PROXY protocol, version 2. `socks5`: RFC 1928 without authentication. `tproxy`: one of this machine that takes
@@ -49,6 +50,21 @@ export function parseHandOvers(wishes: readonly HandOver[]): HandOver[] {
     if (index > 0 && from <= (all[index - 1]?.to ?? 0)) throw new Failure('bad-plan', `Port ${from} is sent to two proxies`)
   }
   return parsed
+}
+
+/** What is left of them without these ports. */
+export function withoutHandOvers(handOvers: readonly HandOver[], cut: readonly PortRange[]): HandOver[] {
+  return handOvers.map(({ ports, to }) => ({ ports: withoutPorts(ports, cut), to })).filter(({ ports }) => ports.length > 0)
+}
+
+/**
+ * What holds while rules for others come into force: all of the new ones but proxies in TPROXY mode, which only those rules reach; their ports go where they went.
+ * Told first, and `after` when the rules are there, no flow meets a proxy without its rules or rules without their proxy.
+ */
+export function handOversBetween(before: readonly HandOver[], after: readonly HandOver[]): HandOver[] {
+  const late = after.filter(({ to }) => to.kind === 'tproxy').flatMap(({ ports }) => ports)
+  const kept = before.map(({ ports, to }) => ({ ports: commonPorts(ports, late), to })).filter(({ ports }) => ports.length > 0)
+  return parseHandOvers([...after.filter(({ to }) => to.kind !== 'tproxy'), ...kept])
 }
 
 function canonicalPorts(ranges: readonly PortRange[]): PortRange[] {

@@ -10,6 +10,8 @@ import { handChain, hasLegs, legMark, legsIn, legsOut, spokenForOthers } from '.
 import { holdGroup, neverTaken } from './names.ts'
 import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
+const scopes = ['local', 'forwarded'] as const satisfies readonly Scope[]
+
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
  * @param before while open: what the relay may carry from plans before this one.
@@ -87,9 +89,11 @@ function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo, strictN
 }
 
 /** What may be at the relay once these rules have stood. */
-export function carriedBy({ scope, tcp, udp, handOver }: InterceptionPlan, before?: Carried): Carried {
+export function carriedBy({ scope, tcp, udp, handOver, hold }: InterceptionPlan, before?: Carried): Carried {
+  const held = scopes.filter((each) => before?.held?.includes(each) === true || (hold && tcp.length > 0 && scope.includes(each)))
   return {
     ...(hasLegs({ handOver }, before ?? { local: false, transports: [] }) ? { legs: true } : {}),
+    ...(held.length === 0 ? {} : { held }),
     local: scope.includes('local') || before?.local === true,
     transports: transports.filter((transport) => ({ tcp, udp })[transport].length > 0 || before?.transports.includes(transport) === true),
   }
@@ -114,7 +118,9 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   ]
   const legs = hasLegs(plan, carried)
   if (legs) pre.push(...legsIn(plan))
-  if (holds.length > 0) {
+  // Nothing waits any more, but what waited when that was chosen still comes.
+  const releases = plan.hold ? holds : (carried.held ?? [])
+  if (releases.length > 0) {
     // What the relay held and sends again.
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
   }
@@ -166,15 +172,15 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
       },
     )
   }
-  if (carried.local || holds.length > 0) {
+  if (carried.local || releases.length > 0) {
     chains.push({
       name: 'take_lo',
       // A local packet that got here is on lo with a foreign destination. Without a listener it must be refused, or it would reach whatever program listens on the wildcard address.
       steps: [
-        ...(holds.length === 0
+        ...(releases.length === 0
           ? []
           : [
-              ...(!holds.includes('forwarded') ? [] : [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.forwarded } } satisfies Step]),
+              ...(!releases.includes('forwarded') ? [] : [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.forwarded } } satisfies Step]),
               ...(keepPort && holds.includes('forwarded') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'hand-to-kept' } } satisfies Step] : []),
               { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'hand-to-relay' } } satisfies Step,
               { when: [{ is: 'tcp' }, { is: 'marked', mark: marks.uplink }], then: { does: 'refuse' } } satisfies Step,
@@ -235,7 +241,8 @@ function ownDatagrams({ scope, marks }: InterceptionPlan, { transports: carries 
 
 /** Output of the relay itself, and of local flows it carries. */
 function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
-  const { marks, hold } = plan
+  const { marks } = plan
+  const hold = plan.hold || carried.held !== undefined
   const { transports: carries } = carried
   return [
     ...(hasLegs(plan, carried) ? legsOut(plan) : []),

@@ -114,6 +114,8 @@ export interface Carried {
   readonly transports: readonly Transport[]
   /** Some of it by way of a proxy in TPROXY mode. */
   readonly legs?: true
+  /** Whose SYNs may still wait for their server, and come back when it has answered. */
+  readonly held?: readonly Scope[]
 }
 
 /**
