@@ -7,6 +7,8 @@ import type { PlanEdit } from '#core/plan/editPlan.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import { parseCidr } from '#core/plan/parseCidr.ts'
+import { parseHandOver } from '#core/plan/handOver.ts'
+import { parsePorts } from '#core/plan/parsePorts.ts'
 import { parsePortWords } from '#core/plan/parsePortWords.ts'
 import { describeDifference } from '#core/plan/planDifference.ts'
 import type { PortRange } from '#core/plan/portRange.ts'
@@ -17,6 +19,7 @@ import { durationOf } from './durationOf.ts'
 import { counted, formatBytes } from './format.ts'
 import { parseOptions } from './parseOptions.ts'
 import type { Options } from './parseOptions.ts'
+import { idleOf, listed } from './planOptions.ts'
 import { printable } from './printable.ts'
 import { sessionPath } from './sessions.ts'
 
@@ -29,6 +32,17 @@ const shapes = {
   include: { type: 'string', multiple: true },
   'exclude-source': { type: 'string', multiple: true },
   'include-source': { type: 'string', multiple: true },
+  server: { type: 'string', multiple: true },
+  'remove-server': { type: 'string', multiple: true },
+  source: { type: 'string', multiple: true },
+  'remove-source': { type: 'string', multiple: true },
+  refuse: { type: 'string', multiple: true },
+  carry: { type: 'string', multiple: true },
+  'udp-idle': { type: 'string' },
+  send: { type: 'string', multiple: true },
+  direct: { type: 'string', multiple: true },
+  hold: { type: 'boolean' },
+  'no-hold': { type: 'boolean' },
   for: { type: 'string' },
   drain: { type: 'boolean' },
   resume: { type: 'boolean' },
@@ -39,13 +53,16 @@ const shapes = {
 type Given = Options<typeof shapes>
 
 const acts = ['drain', 'resume', 'close', 'status'] as const
-const edits = ['add', 'remove', 'add-udp', 'remove-udp', 'exclude', 'include', 'exclude-source', 'include-source'] as const
+const edits = ['add', 'remove', 'add-udp', 'remove-udp', 'exclude', 'include', 'exclude-source', 'include-source', 'server', 'remove-server', 'source', 'remove-source', 'refuse', 'carry', 'udp-idle', 'send', 'direct', 'hold', 'no-hold'] as const
 
 export const changeCommand: Command = {
   name: 'change',
   summary: 'changes a gate that is open, and cuts nothing',
   usage: `sluice change [SESSION] [--add PORTS] [--remove PORTS] [--add-udp PORTS] [--remove-udp PORTS]
-              [--exclude CIDR] [--include CIDR] [--exclude-source CIDR] [--include-source CIDR] [--for 10m] [--json]
+              [--exclude CIDR] [--include CIDR] [--exclude-source CIDR] [--include-source CIDR]
+              [--server CIDR] [--remove-server CIDR] [--source CIDR] [--remove-source CIDR]
+              [--refuse PORTS] [--carry PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--direct PORTS]
+              [--hold | --no-hold] [--for 10m] [--json]
 sluice change [SESSION] --drain | --resume | --close | --status [--json]
 
 Speaks with the sluice capture that records into SESSION; without, with the only one you have open. New flows are taken or left as the gate is then;
@@ -57,6 +74,15 @@ those that are relayed stay relayed to their end. Asks for no permission: whoeve
   --exclude CIDR   leaves these servers alone as well
   --include CIDR   leaves these servers alone no longer
   --exclude-source CIDR, --include-source CIDR  the same for clients
+  --server CIDR    includes these servers as well; where every one was included, these alone
+  --remove-server CIDR  includes these no longer
+  --source CIDR, --remove-source CIDR  the same for clients
+  --refuse PORTS   refuses these of UDP ("port unreachable")
+  --carry PORTS    carries these of UDP that were refused
+  --udp-idle SECONDS  how long a flow of UDP may be silent: 30, or dns=5,quic=120,other=60
+  --send PORTS=PROXY  sends new flows to these to a proxy, as in sluice capture: 80=proxy2:127.0.0.1:8888, 443=socks5:[::1]:1080, 80=tproxy:3129
+  --direct PORTS   sends new flows to these to their servers again
+  --hold, --no-hold  whether TCP connections wait for their server
   --for DURATION   the ports that are added go again after that; without --add, the whole gate drains and closes then: 200ms, 30s, 5m, 2h, 1d
   --drain          takes no new flow; the gate closes when those it relays have ended
   --resume         takes new flows again while it drains
@@ -73,7 +99,7 @@ Lists may be written with commas, or by giving the option again.`,
     const show = async (status: ControlStatus): Promise<void> => {
       if (values.json === true) return output.json(jsonOf(status))
       if (status.difference !== undefined) {
-        const parts = describeDifference({ ...status.difference, others: [] })
+        const parts = describeDifference(status.difference)
         await output.line(printable(parts.length === 0 ? 'Nothing to change.' : `${parts.join('; ')}.`))
       }
       for (const line of statusLines(status)) await output.line(printable(line))
@@ -103,6 +129,7 @@ function requestOf(values: Given): ControlRequest {
     return { type: 'close-after', duration }
   }
   if (duration !== null && values.add === undefined && values['add-udp'] === undefined) throw new Failure('usage', '--for goes with ports that are added, or stands alone')
+  if (values.hold === true && values['no-hold'] === true) throw new Failure('usage', '--hold and --no-hold cannot both be done')
   return { type: 'edit', edit: editOf(values), duration }
 }
 
@@ -113,13 +140,22 @@ function editOf(values: Given): PlanEdit {
     const all = [...both, ...udp]
     return { tcp: all.flatMap((each) => [...each.tcp]), udp: all.flatMap((each) => [...each.udp]) }
   }
-  const networks = (name: (typeof edits)[number]): string[] => (values[name] ?? []).flatMap((text) => text.split(',')).map((text) => text.trim()).filter((text) => text !== '').map((text) => parseCidr(text).text)
+  type List = { [Key in keyof typeof shapes]: (typeof shapes)[Key] extends { readonly multiple: true } ? Key : never }[keyof typeof shapes]
+  const networks = (name: List): string[] => listed(values[name]).map((text) => parseCidr(text).text)
+  const ranges = (name: List): PortRange[] => (values[name] ?? []).flatMap((text) => parsePorts(text))
+  const hold = values.hold === true ? true : values['no-hold'] === true ? false : undefined
   const [add, remove] = [ports('add'), ports('remove')]
   return parsePlanEdit({
     tcp: { add: add.tcp, remove: remove.tcp },
     udp: { add: add.udp, remove: remove.udp },
     exclude: { add: networks('exclude'), remove: networks('include') },
     excludeSources: { add: networks('exclude-source'), remove: networks('include-source') },
+    servers: { add: networks('server'), remove: networks('remove-server') },
+    sources: { add: networks('source'), remove: networks('remove-source') },
+    refuse: { add: ranges('refuse'), remove: ranges('carry') },
+    send: { add: (values.send ?? []).map(parseHandOver), remove: ranges('direct') },
+    ...(values['udp-idle'] === undefined ? {} : { udpIdle: idleOf(values['udp-idle']) }),
+    ...(hold === undefined ? {} : { hold }),
   })
 }
 

@@ -38,7 +38,7 @@ const scopes = ['local', 'forwarded'] as const
 const backends = ['auto', 'nft', 'iptables', 'iptables-legacy'] as const
 
 /** Values of an option that may stand several times and hold lists: "a,b" and "-x a -x b" alike. */
-function listed(values: readonly string[] | undefined): string[] {
+export function listed(values: readonly string[] | undefined): string[] {
   return (values ?? []).flatMap((value) => value.split(',')).map((value) => value.trim()).filter((value) => value !== '')
 }
 
@@ -50,7 +50,7 @@ function oneOf<const Choice extends string>(option: string, value: string, choic
 }
 
 /** "30" for all kinds of UDP, or "dns=5,quic=120,other=60" with any of them left out. */
-function idleOf(text: string): Partial<UdpIdle> {
+export function idleOf(text: string): Partial<UdpIdle> {
   const kinds = ['dns', 'quic', 'other'] as const
   const seconds = (word: string): number => {
     if (!/^\d{1,5}$/.test(word) || Number(word) < 1 || Number(word) > 86_400) throw new Failure('usage', `--udp-idle takes seconds from 1 to 86400, not "${word}"`)

@@ -1,7 +1,9 @@
 import type { GateChoice, GateState } from '#core/contract/bridge.ts'
 import { networkLists } from '#core/plan/editPlan.ts'
+import { formatPorts } from '#core/plan/formatPorts.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { planOfChoice } from '#core/plan/gateChoice.ts'
+import { formatTarget } from '#core/plan/handOver.ts'
 import { parsePortWords } from '#core/plan/parsePortWords.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
@@ -28,6 +30,16 @@ export function choiceNow(choice: GateChoice, { plan, ends }: Pick<GateState, 'p
     changed.ports = formatPortWords({ tcp: named('tcp'), udp: named('udp') })
   }
   for (const list of networkLists) if (JSON.stringify(plan[list]) !== JSON.stringify(typed[list])) changed[list] = plan[list].join(', ')
+  const differs = (key: keyof InterceptionPlan): boolean => JSON.stringify(plan[key]) !== JSON.stringify(typed[key])
+  if (differs('refuse')) changed.refuse = formatPorts(plan.refuse)
+  if (differs('udpIdle')) changed.udpIdle = { dns: String(plan.udpIdle.dns), quic: String(plan.udpIdle.quic), other: String(plan.udpIdle.other) }
+  if (differs('hold')) changed.hold = plan.hold
+  if (differs('handOver')) {
+    changed.send = plan.handOver.map((each) => {
+      const [, kind = '', to = ''] = /^([^:]*):(.*)$/.exec(formatTarget(each.to)) ?? []
+      return { ports: formatPorts(each.ports), kind: kind as GateChoice['send'][number]['kind'], to }
+    })
+  }
   return { ...choice, ...changed }
 }
 

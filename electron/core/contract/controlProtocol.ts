@@ -50,7 +50,7 @@ export const controlStatusShape = v.object({
   difference: v.optional(v.object({
     ports: v.object({ tcp: portsDiffer, udp: portsDiffer }),
     networks: v.object({ exclude: networksDiffer, excludeSources: networksDiffer, servers: networksDiffer, sources: networksDiffer }),
-    others: v.array(v.string()),
+    others: v.array(v.keyof(planShape)),
   })),
 })
 export type ControlStatus = v.InferOutput<typeof controlStatusShape>

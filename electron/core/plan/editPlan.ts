@@ -1,13 +1,13 @@
 import * as v from 'valibot'
 
 import { Failure } from '../contract/failure.ts'
-import { formatPorts } from './formatPorts.ts'
+import { handOverShape, withoutHandOvers } from './handOver.ts'
+import type { HandOver } from './handOver.ts'
 import { parsePlan } from './parsePlan.ts'
-import type { InterceptionPlan } from './plan.ts'
+import type { InterceptionPlan, UdpIdle } from './plan.ts'
 import { portRange } from './portRange.ts'
 import type { PortRange } from './portRange.ts'
-import { commonPorts, withoutPorts } from './portSets.ts'
-import { transports } from './transport.ts'
+import { withoutPorts } from './portSets.ts'
 import type { Transport } from './transport.ts'
 import { withoutNetworks } from './withoutNetworks.ts'
 
@@ -17,6 +17,7 @@ export type NetworkList = (typeof networkLists)[number]
 
 const ports = v.optional(v.pipe(v.array(portRange), v.maxLength(4096)), [])
 const networks = v.optional(v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4096)), [])
+const seconds = v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(86_400)))
 const portEdit = v.optional(v.strictObject({ add: ports, remove: ports }), {})
 const networkEdit = v.optional(v.strictObject({ add: networks, remove: networks }), {})
 
@@ -24,12 +25,26 @@ const networkEdit = v.optional(v.strictObject({ add: networks, remove: networks 
  * What a person adds to an open gate's plan and takes away from it, as data; everything may be left out. Where something is both removed and added, it is there
  * afterwards. What is added that is there, or removed that is not, is no error: the same edit may come twice.
  */
-export const planEditShape = v.strictObject({ tcp: portEdit, udp: portEdit, exclude: networkEdit, excludeSources: networkEdit, servers: networkEdit, sources: networkEdit })
+export const planEditShape = v.strictObject({
+  tcp: portEdit, udp: portEdit, exclude: networkEdit, excludeSources: networkEdit, servers: networkEdit, sources: networkEdit,
+  /** What of UDP is refused; what is refused no longer is carried. */
+  refuse: portEdit,
+  /** TCP ports sent to a proxy, and such that go to their servers again. */
+  send: v.optional(v.strictObject({ add: v.optional(v.pipe(v.array(handOverShape), v.maxLength(64)), []), remove: ports }), {}),
+  udpIdle: v.optional(v.strictObject({ dns: seconds, quic: seconds, other: seconds }), {}),
+  /** Absent: as it is. */
+  hold: v.optional(v.boolean()),
+})
 export type PlanEdit = v.InferOutput<typeof planEditShape>
 /** The same with what is left out left out. */
 export type PlanEditWish = {
   readonly [Key in Transport]?: { readonly add?: readonly PortRange[]; readonly remove?: readonly PortRange[] }
-} & { readonly [Key in NetworkList]?: { readonly add?: readonly string[]; readonly remove?: readonly string[] } }
+} & { readonly [Key in NetworkList]?: { readonly add?: readonly string[]; readonly remove?: readonly string[] } } & {
+  readonly refuse?: { readonly add?: readonly PortRange[]; readonly remove?: readonly PortRange[] }
+  readonly send?: { readonly add?: readonly HandOver[]; readonly remove?: readonly PortRange[] }
+  readonly udpIdle?: Partial<UdpIdle>
+  readonly hold?: boolean
+}
 
 /**
  * @throws Failure `bad-plan` for a wrong shape.
@@ -43,25 +58,27 @@ export function parsePlanEdit(input: unknown): PlanEdit {
 
 /**
  * The plan an edit leads to. Pure: window and command show what it gives before they ask for it, and the helper validates the result as any plan.
- * @throws Failure `nothing-to-intercept` when no port is left, `cannot-change` for ports that are refused or sent to a proxy, `bad-ports`, `bad-cidr`.
+ * A port that is taken away is neither refused nor sent to a proxy any more.
+ * @throws Failure `nothing-to-intercept` when no port is left, `bad-ports`, `bad-cidr`, `bad-plan` for a proxy that is none.
  */
 export function editPlan(plan: InterceptionPlan, edit: PlanEdit): InterceptionPlan {
-  const bound = { tcp: plan.handOver.flatMap(({ ports: sent }) => sent), udp: plan.refuse }
-  for (const transport of transports) {
-    const stuck = commonPorts(withoutPorts(edit[transport].remove, edit[transport].add), bound[transport])
-    if (stuck.length > 0) throw new Failure('cannot-change', `${transport} ${formatPorts(stuck)} is ${transport === 'tcp' ? 'sent to a proxy' : 'refused'} and cannot be taken away while the gate is open`)
-  }
+  const gone = (transport: Transport): PortRange[] => withoutPorts(edit[transport].remove, edit[transport].add)
   const portsOf = (transport: Transport): PortRange[] => [...withoutPorts(plan[transport], edit[transport].remove), ...edit[transport].add]
   const networksOf = (list: NetworkList): string[] => {
     const { add, remove } = edit[list]
     return [...(remove.length === 0 ? plan[list] : withoutNetworks(plan[list], remove)), ...add]
   }
+  const { refuse, send, udpIdle } = edit
   // An empty list of servers or sources means every one; a person who takes the last one away does not ask for everything.
   for (const list of ['servers', 'sources'] as const) {
     if (plan[list].length > 0 && networksOf(list).length === 0) throw new Failure('nothing-to-intercept', `No ${list === 'servers' ? 'server' : 'client'} would be left, so there would be nothing to intercept`)
   }
   return parsePlan({
     ...plan,
+    refuse: [...withoutPorts(plan.refuse, [...gone('udp'), ...refuse.remove]), ...refuse.add],
+    handOver: [...withoutHandOvers(plan.handOver, [...gone('tcp'), ...send.remove, ...send.add.flatMap(({ ports: sent }) => sent)]), ...send.add],
+    udpIdle: { dns: udpIdle.dns ?? plan.udpIdle.dns, quic: udpIdle.quic ?? plan.udpIdle.quic, other: udpIdle.other ?? plan.udpIdle.other },
+    hold: edit.hold ?? plan.hold,
     tcp: portsOf('tcp'),
     udp: portsOf('udp'),
     ...Object.fromEntries(networkLists.map((list) => [list, networksOf(list)])),

@@ -43,11 +43,16 @@ const networkWords: Readonly<Record<NetworkList, { readonly added: string; reado
   sources: { added: 'clients included as well', removed: 'clients no longer included' },
 }
 
+const otherWords: { readonly [Key in keyof InterceptionPlan]?: string } = {
+  refuse: 'what of UDP is refused', udpIdle: 'how long UDP may be silent', hold: 'whether connections wait for their server', handOver: 'what is sent to a proxy',
+  scope: 'whose traffic is taken', interfaces: 'the interfaces', users: 'the users', groups: 'the groups', cgroups: 'the cgroups',
+}
+
 /** Short parts of a sentence: "tcp 443 added", "tcp 80 removed", "servers left alone as well: 203.0.113.0/24"; none when nothing differs. */
 export function describeDifference({ ports, networks, others }: PlanDifference): string[] {
   return [
     ...(['added', 'removed'] as const).flatMap((way) => transports.flatMap((transport) => (ports[transport][way].length === 0 ? [] : [`${transport} ${formatPorts(ports[transport][way])} ${way}`]))),
     ...networkLists.flatMap((list) => (['added', 'removed'] as const).flatMap((way) => (networks[list][way].length === 0 ? [] : [`${networkWords[list][way]}: ${networks[list][way].join(', ')}`]))),
-    ...others.map((name) => `other ${name}`),
+    ...others.map((name) => `${otherWords[name] ?? name} changed`),
   ]
 }

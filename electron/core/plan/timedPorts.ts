@@ -1,3 +1,4 @@
+import { parsePlanEdit } from './editPlan.ts'
 import type { PlanEdit } from './editPlan.ts'
 import type { InterceptionPlan } from './plan.ts'
 import type { PortRange } from './portRange.ts'
@@ -40,8 +41,7 @@ export function nextEnd(timed: readonly TimedPorts[]): number | undefined {
 /** The ports whose time is up, as an edit that takes them away. */
 export function overdue(timed: readonly TimedPorts[], now: number): PlanEdit {
   const due = (transport: Transport): PlanEdit[Transport] => ({ add: [], remove: timed.filter((each) => each.transport === transport && each.until <= now).flatMap(({ ports }) => ports) })
-  const none = { add: [], remove: [] }
-  return { tcp: due('tcp'), udp: due('udp'), exclude: none, excludeSources: none, servers: none, sources: none }
+  return parsePlanEdit({ tcp: due('tcp'), udp: due('udp') })
 }
 
 function ordered(timed: readonly TimedPorts[]): TimedPorts[] {

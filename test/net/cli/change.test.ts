@@ -60,6 +60,16 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     expect(await isTaken(9000)).toEqual([true])
     expect((await change(session, '--add', '9000')).stdout).toMatch(/^Nothing to change\./)
 
+    expect((await change(session, '--server', '198.51.100.77')).stdout).toMatch(/^servers included as well: /)
+    expect(await isTaken(9000)).toEqual([false])
+    expect(await change(session, '--remove-server', '198.51.100.77')).toMatchObject({ code: 2, stderr: expect.stringMatching(/No server would be left/) as string })
+    const sent = await change(session, '--server', '0.0.0.0/0,::/0', '--send', '9000=socks5:127.0.0.1:1', '--refuse', '9443', '--udp-idle', 'other=7', '--no-hold', '--json')
+    expect(JSON.parse(sent.stdout)).toMatchObject({ plan: { handOver: [{ to: { kind: 'socks5', port: 1 } }], refuse: [{ from: 9443, to: 9443 }], udpIdle: { other: 7 }, hold: false } })
+    // Nobody is the proxy: whoever comes is told by a reset.
+    expect(await lab.peer('client', 'ask', labAddresses.ipv4.server, '9000').event(() => true)).toMatchObject({ ok: false, error: 'ECONNRESET' })
+    expect((await change(session, '--direct', '9000', '--carry', '9443', '--hold')).stdout).toMatch(/^what of UDP is refused changed; whether connections wait for their server changed; what is sent to a proxy changed\./)
+    expect(await isTaken(9000)).toEqual([true])
+
     expect(JSON.parse((await change(session, '--drain', '--json')).stdout)).toMatchObject({ phase: 'draining' })
     await expectDirect(lab)
     expect(await change(session, '--add', '8080')).toMatchObject({ code: 1, stderr: expect.stringMatching(/draining/) as string })

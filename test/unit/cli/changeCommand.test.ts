@@ -16,6 +16,10 @@ test.each([
   [['--remove', '80', '--for', '1m'], '--for goes with'],
   [['--exclude', 'nonsense'], 'no network'],
   [['--add', '80', '--for', 'ever'], 'takes a duration'],
+  [['--hold', '--no-hold'], 'cannot both be done'],
+  [['--send', '80'], 'sends nothing anywhere'],
+  [['--udp-idle', '0'], 'takes seconds'],
+  [['--server', 'nonsense'], 'no network'],
   [['a', 'b', '--status'], 'one argument too many'],
 ] as const)('a wrong change is refused before anybody is asked: %j', async (args, says) => {
   const [out, err] = [new PassThrough(), new PassThrough()]

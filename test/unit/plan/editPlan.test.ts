@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { editPlan, parsePlanEdit } from '#core/plan/editPlan.ts'
 import type { PlanEditWish } from '#core/plan/editPlan.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
+import { parseHandOver } from '#core/plan/handOver.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import { holdsCidr, parseCidr } from '#core/plan/parseCidr.ts'
 import { parseDuration } from '#core/plan/parseDuration.ts'
@@ -77,11 +78,19 @@ describe('an edit', () => {
     expect(() => editPlan(narrow, edit({ servers: { remove: ['0.0.0.0/0'] } }))).toThrow(expect.objectContaining({ code: 'nothing-to-intercept' }))
     expect(editPlan(narrow, edit({ servers: { remove: ['203.0.113.0/24'], add: ['198.51.100.0/24'] } })).servers).toEqual(['198.51.100.0/24'])
   })
-  test('does not pretend to take away what a proxy or a refusal keeps', () => {
+  test('takes a port from its proxy or refusal as well', () => {
     const bound = makePlan({ tcp: '80,443', send: ['80=socks5:127.0.0.1:1080'], refuse: '443' })
-    expect(() => editPlan(bound, edit({ tcp: { remove: parsePorts('80') } }))).toThrow(expect.objectContaining({ code: 'cannot-change' }))
-    expect(() => editPlan(bound, edit({ udp: { remove: parsePorts('443') } }))).toThrow(expect.objectContaining({ code: 'cannot-change' }))
+    expect(editPlan(bound, edit({ tcp: { remove: parsePorts('80') } }))).toEqual(makePlan({ tcp: '443', refuse: '443' }))
+    expect(editPlan(bound, edit({ udp: { remove: parsePorts('443') } }))).toEqual(makePlan({ tcp: '80,443', send: ['80=socks5:127.0.0.1:1080'] }))
     expect(formatPlanPorts(editPlan(bound, edit({ tcp: { remove: parsePorts('443') } })))).toBe('tcp 80 udp 443')
+  })
+  test('sends to proxies, refuses, and lets both be', () => {
+    const other = parseHandOver('80-81=socks5:127.0.0.1:1081')
+    const bound = makePlan({ tcp: '80,443', send: ['80,90=socks5:127.0.0.1:1080'], refuse: '443' })
+    const sent = editPlan(bound, edit({ send: { add: [other] }, refuse: { add: parsePorts('53'), remove: parsePorts('443') }, udpIdle: { dns: 3 }, hold: false }))
+    expect(sent).toEqual(makePlan({ tcp: '80,443', send: ['90=socks5:127.0.0.1:1080', '80-81=socks5:127.0.0.1:1081'], udp: '443', refuse: '53', udpIdle: { dns: 3 }, hold: false }))
+    expect(describeDifference(comparePlans(bound, sent)).slice(-4)).toEqual(['what of UDP is refused changed', 'how long UDP may be silent changed', 'whether connections wait for their server changed', 'what is sent to a proxy changed'])
+    expect(editPlan(sent, edit({ send: { remove: parsePorts('1-85') } })).handOver).toEqual([parseHandOver('90=socks5:127.0.0.1:1080')])
   })
   test.each([null, 7, { tcp: 1 }, { tcp: { add: [{ from: 0, to: 1 }] } }, { tcp: { add: [], more: 1 } }, { marks: {} }, { exclude: { add: ['x'.repeat(65)] } }])('%j is none', (input) => {
     expect(() => parsePlanEdit(input)).toThrow(expect.objectContaining({ code: 'bad-plan' }))
