@@ -31,7 +31,7 @@ import type { Person } from './findPerson.ts'
 import { GuardLink } from './guardLink.ts'
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
-import { RelayLink, relayHandOver } from './relayLink.ts'
+import { RelayLink, relayHandOver, requireFitting } from './relayLink.ts'
 import type { RelayNews } from './relayLink.ts'
 import { RuleWatch } from './ruleWatch.ts'
 import type { RuleWatchOptions } from './ruleWatch.ts'
@@ -149,6 +149,7 @@ export class OpenGate {
       throw new Failure('cannot-write', 'the session folder must be given as an absolute path')
     }
     const plan = parsePlan(request.plan)
+    requireFitting(plan.handOver, plan)
 
     this.#step('looking at this machine')
     const namespace = networkNamespace()
@@ -381,10 +382,14 @@ export class OpenGate {
       const [keeper, applied] = [this.#keeper, this.#applied]
       if (keeper === undefined || applied === undefined) throw new Failure('not-open', 'the gate is not open')
       const next = await compileChange(applied, parsePlan(request.plan), request.digest)
+      const between = handOversBetween(applied.plan.handOver, next.plan.handOver)
+      for (const each of [between, next.plan.handOver]) requireFitting(each, next.plan)
       // Nothing is put in once everything is being taken back.
       this.#requireOpen()
       // First, so that a port that is to be refused is never carried on instead, nor one that is to be sent to a proxy to its server.
-      await this.#tellRelay(next.plan, handOversBetween(applied.plan.handOver, next.plan.handOver))
+      await this.#tellRelay(next.plan, between)
+      // Told or not: the relay may have died, or the gate been told to close.
+      this.#requireOpen()
       try {
         await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
       } catch (error) {
@@ -398,17 +403,21 @@ export class OpenGate {
       void this.#warnOfBridges()
       if (next.plan.handOver.some(({ to }) => to.kind === 'tproxy')) await this.#tellRelay(next.plan, next.plan.handOver)
       if (holdsSyns(next.ruleSet) && !holdsSyns(applied.ruleSet)) this.#warnOfNoHold()
-      if (next.plan.scope.includes('forwarded') && !applied.plan.scope.includes('forwarded')) this.#surroundings?.tellFirewallsAnew()
+      // A SYN that waits comes in by lo, which firewalls let pass; one that does no longer does not.
+      if (next.plan.scope.includes('forwarded') && (!applied.plan.scope.includes('forwarded') || (waitsForwarded(applied) && !waitsForwarded(next)))) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
     })
   }
 
-  /** Resolves when every relaying thread has passed it: a flow that comes from then on goes as told. */
+  /**
+   * Resolves when every relaying thread has passed it: a flow that comes from then on goes as told. Also when that will never be, the relay being dead or the gate closing. Who
+   * merely hangs is found out by the pings.
+   */
   async #tellRelay(plan: InterceptionPlan, handOvers: readonly HandOver[]): Promise<void> {
     this.#relay?.chooseUdp(plan)
     this.#relay?.chooseHandOver(handOvers.flatMap((each) => relayHandOver(each, plan.marks)))
-    await this.#untilHeard()
+    await this.#untilHeard(this.#giveUp.signal)
   }
 
   /** Back from draining. Rejects with `not-open` when it is too late; when open, nothing is to be done. */
@@ -661,21 +670,21 @@ export class OpenGate {
     const relay = this.#relay
     if (relay === undefined || relay.dead) return
     relay.reset()
-    await this.#untilHeard()
+    await this.#untilHeard(AbortSignal.timeout(1000))
   }
 
-  /** Until every relaying thread has passed what the relay was told so far, at most a second. */
-  async #untilHeard(): Promise<void> {
+  /** Until every relaying thread has passed what the relay was told so far, the relay is dead or the signal is given. */
+  async #untilHeard(signal: AbortSignal): Promise<void> {
     const relay = this.#relay
-    if (relay === undefined || relay.dead) return
+    if (relay === undefined || relay.dead || signal.aborted) return
     const id = ++this.#pingNumber
     await new Promise<void>((resolve) => {
       const end = (): void => {
-        clearTimeout(timer)
+        signal.removeEventListener('abort', end)
         for (const each of deaf) each()
         resolve()
       }
-      const timer = setTimeout(end, 1000)
+      signal.addEventListener('abort', end)
       const deaf = [relay.onNews((news) => news.type === 'pong' && news.id === id && end()), relay.onDeath(end)]
       relay.ping(id)
     })

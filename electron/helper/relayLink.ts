@@ -74,6 +74,20 @@ export function relayHandOver({ ports, to }: HandOver, marks: InterceptionPlan['
 }
 
 const lineLimit = 64 << 10
+/** Of a line, for what is not in the lists: names and numbers, the person's groups, the session's folder. */
+const elsewhere = 24 << 10
+const mostRefused = 1024
+const mostProxies = 128
+
+/**
+ * Whether the relay can be told that; a line it cannot take would be its end.
+ * @throws Failure `bad-plan`.
+ */
+export function requireFitting(handOvers: readonly HandOver[], { marks, refuse }: Pick<InterceptionPlan, 'marks' | 'refuse'>): void {
+  const wishes = handOvers.flatMap((each) => relayHandOver(each, marks))
+  const bytes = Buffer.byteLength(JSON.stringify([wishes, refuse]))
+  if (wishes.length > mostProxies || refuse.length > mostRefused || bytes > lineLimit - elsewhere) throw new Failure('bad-plan', 'There are too many ports, one by one, that are refused or sent to proxies: write them as ranges')
+}
 const readyWithin = 10_000
 const quitWithin = 6000
 const failureCodes = { 'capture-unwritable': 'cannot-write', 'port-taken': 'port-taken', 'no-transparent': 'no-tproxy', internal: 'relay-failed' } as const

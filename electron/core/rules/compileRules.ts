@@ -69,7 +69,7 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
   // What is relayed stays in its zone, whatever is taken now.
   const keeps = plan.keepPort && (holds.includes('forwarded') || (changed && facts.lenientLo === true))
   const legs = hasLegs(plan, carried)
-  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks, legs ? legMark(plan.marks) : undefined) : []), ...prerouting(plan, carried, holds)]
+  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks, legs ? legMark(plan.marks) : undefined) : []), ...prerouting(plan, carried, holds, changed ? (carried.held ?? []) : holds)]
   if (plan.scope.includes('local')) chains.push(...output(plan, carried))
   else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
   else {
@@ -104,7 +104,8 @@ export function drainRules(ruleSet: RuleSet): RuleSet {
   return { ...ruleSet, chains: ruleSet.chains.map((chain) => (chain.takes === true ? { ...chain, steps: [] } : chain)) }
 }
 
-function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[]): Chain[] {
+/** `releases`: whose SYNs wait, or waited when that was chosen last and still come. */
+function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[], releases: readonly Scope[]): Chain[] {
   const { scope, marks, udp, keepPort } = plan
   const carries = (transport: Transport): boolean => carried.transports.includes(transport)
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
@@ -118,8 +119,6 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   ]
   const legs = hasLegs(plan, carried)
   if (legs) pre.push(...legsIn(plan))
-  // Nothing waits any more, but what waited when that was chosen still comes.
-  const releases = plan.hold ? holds : (carried.held ?? [])
   if (releases.length > 0) {
     // What the relay held and sends again.
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })

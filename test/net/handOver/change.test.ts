@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
-import { makeProgramFolder, openGate, planFor, startTestHelper } from '#test/net/helper/harness.ts'
+import { makeProgramFolder, openGate, planFor, snapshot, startTestHelper } from '#test/net/helper/harness.ts'
 import type { TestHelper } from '#test/net/helper/harness.ts'
 
 import { ask, flowsOf, untilListening } from './support.ts'
@@ -114,4 +114,14 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     expect(flows.filter(({ row }) => row.state === 'finished')).toHaveLength(16)
     expect(flows.filter(({ row }) => row.state === 'refused')).toHaveLength(8)
   })
+})
+
+test('a relay that hangs is found out while it is told, and nothing is put in after that', async () => {
+  const before = await snapshot(lab)
+  const { relayPid } = await openGate(helper, programs, 'nft', { tcp: '8080' })
+  process.kill(relayPid, 'SIGSTOP')
+  await expect(helper.request('change', planFor({ backend: 'nft', tcp: '8080,8081', send: ['8080=proxy2:127.0.0.1:8888'] }))).rejects.toMatchObject({ code: 'not-open' })
+  expect(await helper.event('closed')).toMatchObject({ failure: { code: 'relay-died' } })
+  expect(await snapshot(lab)).toBe(before)
+  expect(await ask(lab, 'client', server, 8080)).toMatchObject({ ok: true, echo: 'hello' })
 })

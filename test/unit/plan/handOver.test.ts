@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 
 import { describePlan } from '#core/plan/describePlan.ts'
-import { formatHandOver, parseHandOver } from '#core/plan/handOver.ts'
+import { formatHandOver, handOversBetween, parseHandOver } from '#core/plan/handOver.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 
@@ -52,5 +52,21 @@ describe('in a plan', () => {
   test('is said in words', () => {
     expect(describePlan(makePlan({ tcp: '', send: ['80=socks5:[::1]:1080'] })).join(' ')).toContain('What is meant for TCP port 80 goes to the SOCKS server at [::1]:1080 instead')
     expect(describePlan(makePlan({ tcp: '', send: ['80=tproxy:3129'] })).join(' ')).toContain('the proxy in TPROXY mode at port 3129 of this computer')
+  })
+})
+
+describe('while rules for others come into force', () => {
+  const between = (before: readonly string[], after: readonly string[]): string[] => handOversBetween(before.map(parseHandOver), after.map(parseHandOver)).map(formatHandOver)
+  test.each([
+    [[], [], []],
+    [['80=socks5:127.0.0.1:1'], [], []],
+    [[], ['80=socks5:127.0.0.1:1'], ['80=socks5:127.0.0.1:1']],
+    // Only the rules that come reach that proxy.
+    [[], ['80=tproxy:3129'], []],
+    [['80=tproxy:3129'], ['80=socks5:127.0.0.1:1'], ['80=socks5:127.0.0.1:1']],
+    [['70-90=socks5:127.0.0.1:1'], ['80,100=tproxy:3129', '90=proxy2:/run/x'], ['80=socks5:127.0.0.1:1', '90=proxy2:/run/x']],
+    [['80=tproxy:3129'], ['80=tproxy:3130'], ['80=tproxy:3129']],
+  ])('%j to %j: %j', (before, after, there) => {
+    expect(between(before, after)).toEqual(there)
   })
 })
