@@ -54,10 +54,10 @@ function changedLine(difference: PlanDifference, { plan }: GateState): string {
   const parts = describeDifference(difference)
   return `CHANGED ${plan === undefined ? '' : formatPlanPorts(plan)}: ${parts.length === 0 ? 'nothing' : parts.join('; ')}`
 }
-/** As a program reads it: ports in one text each, as `ready` has them. */
-export function changeEvent({ ports, networks }: PlanDifference): object {
-  const texts = (way: 'added' | 'removed'): object => ({ tcp: formatPorts(ports.tcp[way]), udp: formatPorts(ports.udp[way]), ...Object.fromEntries(Object.entries(networks).map(([list, differs]) => [list, differs[way]])) })
-  return { added: texts('added'), removed: texts('removed') }
+/** As a program reads it: ports in one text each, as `ready` has them. What differs and is no list is `changed`, by its name in the plan. */
+export function changeEvent({ ports, networks, names, others }: PlanDifference): object {
+  const texts = (way: 'added' | 'removed'): object => ({ tcp: formatPorts(ports.tcp[way]), udp: formatPorts(ports.udp[way]), ...Object.fromEntries(Object.entries({ ...networks, ...names }).map(([list, differs]) => [list, differs[way]])) })
+  return { added: texts('added'), removed: texts('removed'), changed: others }
 }
 
 /** `--json`: one event a line. */

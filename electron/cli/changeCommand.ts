@@ -14,12 +14,13 @@ import { describeDifference } from '#core/plan/planDifference.ts'
 import type { PortRange } from '#core/plan/portRange.ts'
 import { askControl, findGate, findGates } from '#gate/askControl.ts'
 import { changeEvent } from './captureView.ts'
+import { cgroupsGone, nameEdits, nameShapes } from './changeNames.ts'
 import type { Command } from './command.ts'
 import { durationOf } from './durationOf.ts'
 import { counted, formatBytes } from './format.ts'
 import { parseOptions } from './parseOptions.ts'
 import type { Options } from './parseOptions.ts'
-import { idleOf, listed } from './planOptions.ts'
+import { idleOf, listed, scopesOf } from './planOptions.ts'
 import { printable } from './printable.ts'
 import { sessionPath } from './sessions.ts'
 
@@ -41,6 +42,8 @@ const shapes = {
   'udp-idle': { type: 'string' },
   send: { type: 'string', multiple: true },
   direct: { type: 'string', multiple: true },
+  scope: { type: 'string', multiple: true },
+  ...nameShapes,
   hold: { type: 'boolean' },
   'no-hold': { type: 'boolean' },
   for: { type: 'string' },
@@ -53,7 +56,7 @@ const shapes = {
 type Given = Options<typeof shapes>
 
 const acts = ['drain', 'resume', 'close', 'status'] as const
-const edits = ['add', 'remove', 'add-udp', 'remove-udp', 'exclude', 'include', 'exclude-source', 'include-source', 'server', 'remove-server', 'source', 'remove-source', 'refuse', 'carry', 'udp-idle', 'send', 'direct', 'hold', 'no-hold'] as const
+const edits = ['add', 'remove', 'add-udp', 'remove-udp', 'exclude', 'include', 'exclude-source', 'include-source', 'server', 'remove-server', 'source', 'remove-source', 'refuse', 'carry', 'udp-idle', 'send', 'direct', 'scope', 'hold', 'no-hold', ...(Object.keys(nameShapes) as (keyof typeof nameShapes)[])] as const
 
 export const changeCommand: Command = {
   name: 'change',
@@ -62,6 +65,8 @@ export const changeCommand: Command = {
               [--exclude CIDR] [--include CIDR] [--exclude-source CIDR] [--include-source CIDR]
               [--server CIDR] [--remove-server CIDR] [--source CIDR] [--remove-source CIDR]
               [--refuse PORTS] [--carry PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--direct PORTS]
+              [--scope SCOPES] [--iface IF] [--remove-iface IF] [--user U] [--remove-user U] [--group G] [--remove-group G]
+              [--cgroup PATH] [--remove-cgroup PATH] [--unit NAME] [--remove-unit NAME] [--container C] [--remove-container C]
               [--hold | --no-hold] [--for 10m] [--json]
 sluice change [SESSION] --drain | --resume | --close | --status [--json]
 
@@ -82,13 +87,18 @@ those that are relayed stay relayed to their end. Asks for no permission: whoeve
   --udp-idle SECONDS  how long a flow of UDP may be silent: 30, or dns=5,quic=120,other=60
   --send PORTS=PROXY  sends new flows to these to a proxy, as in sluice capture: 80=proxy2:127.0.0.1:8888, 443=socks5:[::1]:1080, 80=tproxy:3129
   --direct PORTS   sends new flows to these to their servers again
+  --scope SCOPES   whose traffic: local, forwarded or both
+  -i, --iface IF   forwarded flows that come in at this interface as well; where every one was included, this alone; '*' for every one again
+  --remove-iface IF  at this one no longer
+  --user U, --group G, --cgroup PATH, --unit NAME, --container C  the same for local flows, as in sluice capture; --cgroup '*' ends the choice of units and containers, too
+  --remove-user U, --remove-group G, --remove-cgroup PATH, --remove-unit NAME, --remove-container C  these no longer
   --hold, --no-hold  whether TCP connections wait for their server
   --for DURATION   the ports that are added go again after that; without --add, the whole gate drains and closes then: 200ms, 30s, 5m, 2h, 1d
   --drain          takes no new flow; the gate closes when those it relays have ended
   --resume         takes new flows again while it drains
   --close          closes at once: relayed flows are reset
   --status         says how the gate stands (without SESSION: every gate)
-  --json           one object: pid, session, phase, plan, backend, active, total, bytes, recording, ends, and what was added and removed; --status one a line
+  --json           one object: pid, session, phase, plan, backend, active, total, bytes, recording, ends, and what was added, removed and changed; --status one a line
 Lists may be written with commas, or by giving the option again.`,
   async run(args, output) {
     const { values, positionals } = parseOptions(args, shapes)
@@ -96,6 +106,7 @@ Lists may be written with commas, or by giving the option again.`,
     if (extra !== undefined) throw new Failure('usage', `"${extra}" is one argument too many`)
     const request = requestOf(values)
     const folder = session === undefined ? undefined : sessionPath(session)
+    const names = await nameEdits(values)
     const show = async (status: ControlStatus): Promise<void> => {
       if (values.json === true) return output.json(jsonOf(status))
       if (status.difference !== undefined) {
@@ -110,8 +121,12 @@ Lists may be written with commas, or by giving the option again.`,
       if (gates.length === 0 && values.json !== true) await output.line('No gate of yours is open.')
       return 0
     }
-    const gate = await findGate(folder)
-    await show(await askControl(gate.path, request))
+    const { path, status } = await findGate(folder)
+    if (request.type !== 'edit') await show(await askControl(path, request))
+    else {
+      const gone = await cgroupsGone(values, status.plan?.cgroups ?? [])
+      await show(await askControl(path, { ...request, edit: { ...request.edit, ...names, cgroups: { ...names.cgroups, remove: [...names.cgroups.remove, ...gone] } } }))
+    }
     return 0
   },
 }
@@ -156,11 +171,12 @@ function editOf(values: Given): PlanEdit {
     send: { add: (values.send ?? []).map(parseHandOver), remove: ranges('direct') },
     ...(values['udp-idle'] === undefined ? {} : { udpIdle: idleOf(values['udp-idle']) }),
     ...(hold === undefined ? {} : { hold }),
+    ...(values.scope === undefined ? {} : { scope: scopesOf(values.scope) }),
   })
 }
 
 function jsonOf({ difference, ...status }: ControlStatus): object {
-  return { ...status, ...(difference === undefined ? {} : changeEvent({ ...difference, others: [] })) }
+  return { ...status, ...(difference === undefined ? {} : changeEvent(difference)) }
 }
 
 function statusLines({ session, phase, plan, backend, active, total, bytes, recording, ends }: ControlStatus): string[] {

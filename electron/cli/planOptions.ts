@@ -68,6 +68,13 @@ export function idleOf(text: string): Partial<UdpIdle> {
   return chosen
 }
 
+/** At least one. Fails with `usage`. */
+export function scopesOf(values: readonly string[]): Scope[] {
+  const chosen = listed(values).map((each): Scope => oneOf('scope', each, scopes))
+  if (chosen.length === 0) throw new Failure('usage', '--scope takes local, forwarded or both')
+  return chosen
+}
+
 /** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
 export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
   if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined && options.send === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
@@ -78,10 +85,8 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     Promise.all(listed(options.unit).map(findUnitCgroups)),
     Promise.all(listed(options.container).map(findContainerCgroups)),
   ])
-  const scope = listed(options.scope).map((each): Scope => oneOf('scope', each, scopes))
   const backend: BackendChoice = oneOf('backend', options.backend ?? 'auto', backends)
   if (options.port !== undefined && !(/^\d{1,5}$/.test(options.port) && Number(options.port) >= 1 && Number(options.port) <= 65_535)) throw new Failure('bad-ports', `--port takes the relay's first port, 1 to 65535, not "${options.port}"`)
-  if (options.scope !== undefined && scope.length === 0) throw new Failure('usage', '--scope takes local, forwarded or both')
   return makePlan({
     // Not joined from cleaned parts: the parser names what is wrong in what was typed.
     tcp: (options.tcp ?? []).join(','),
@@ -89,7 +94,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     send: options.send ?? [],
     refuse: (options.refuse ?? []).join(','),
     ...(options['udp-idle'] === undefined ? {} : { udpIdle: idleOf(options['udp-idle']) }),
-    ...(scope.length === 0 ? {} : { scope }),
+    ...(options.scope === undefined ? {} : { scope: scopesOf(options.scope) }),
     ...(options['no-hold'] === true ? { hold: false } : {}),
     ...(options['keep-port'] === true ? { keepPort: true } : {}),
     interfaces: listed(options.iface),

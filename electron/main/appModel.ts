@@ -64,6 +64,8 @@ export class AppModel {
   #recording: string | undefined
   /** What the gate's plan was made from. */
   #choice: GateChoice | undefined
+  /** That plan. */
+  #made: InterceptionPlan | undefined
   #control: { close(): void } | undefined
   #opening = false
   /** One change after the other: each is made from what the one before it left. */
@@ -83,7 +85,7 @@ export class AppModel {
 
   gate(): GateState {
     const gate = this.#gate.state()
-    const state = gate.phase === 'closed' || this.#choice === undefined ? gate : { ...gate, choice: choiceNow(this.#choice, gate) }
+    const state = gate.phase === 'closed' || this.#choice === undefined || this.#made === undefined ? gate : { ...gate, choice: choiceNow(this.#choice, this.#made, gate) }
     return this.#failure === undefined || state.failure !== undefined ? state : { ...state, failure: this.#failure }
   }
   session(): SessionState | null {
@@ -111,6 +113,7 @@ export class AppModel {
       await this.#options.createSession(folder, { plan, payload: choice.payload, version })
       try {
         this.#choice = choice
+        this.#made = plan
         const netns = choice.netns.trim()
         await this.#gate.open(plan, { folder, payload: choice.payload, ...limits, threads: this.#options.threads, ...(netns === '' ? {} : { netns }) })
       } catch (error) {
@@ -144,8 +147,9 @@ export class AppModel {
       if (choice.payload !== this.#choice.payload) throw new Failure('cannot-change', 'Whether payload is kept cannot be changed while the gate is open')
       if (!keepsSame(choice.keep, this.#choice.keep)) throw new Failure('cannot-change', keepIsFixed)
       const plan = await planChoice(choice)
-      const former = this.#choice
+      const former = { choice: this.#choice, made: this.#made }
       this.#choice = choice
+      this.#made = plan
       try {
         // Ports with an end of their own are no part of the choice and keep it.
         await this.#gate.change(withTimed(plan, ends?.ports ?? []))
@@ -153,7 +157,8 @@ export class AppModel {
         // Chosen now, so without an end.
         for (const { transport, ports } of kept) await this.#gate.edit(parsePlanEdit({ [transport]: { add: ports } }))
       } catch (error) {
-        this.#choice = former
+        this.#choice = former.choice
+        this.#made = former.made
         throw error
       }
     })

@@ -2,7 +2,6 @@ import type { GateChoice, GateState } from '#core/contract/bridge.ts'
 import { networkLists } from '#core/plan/editPlan.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
-import { planOfChoice } from '#core/plan/gateChoice.ts'
 import { formatTarget } from '#core/plan/handOver.ts'
 import { parsePortWords } from '#core/plan/parsePortWords.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
@@ -11,15 +10,12 @@ import { withoutPorts } from '#core/plan/portSets.ts'
 import type { TimedPorts } from '#core/plan/timedPorts.ts'
 import { transports, type Transport } from '#core/plan/transport.ts'
 
-const nobody = { users: [], groups: [], cgroups: [] }
-
 /**
  * What the open gate does, as a choice: the one its plan was made from, and in the same words while nothing else has changed the gate (`sluice change`, a port whose
- * time was up). Ports that go by themselves are left out: they are nothing a person would choose again.
+ * time was up). Ports that go by themselves are left out: they are nothing a person would choose again. @param typed the plan that was made from it
  */
-export function choiceNow(choice: GateChoice, { plan, ends }: Pick<GateState, 'plan' | 'ends'>): GateChoice {
+export function choiceNow(choice: GateChoice, typed: InterceptionPlan, { plan, ends }: Pick<GateState, 'plan' | 'ends'>): GateChoice {
   if (plan === undefined) return choice
-  const typed = planOfChoice(choice, nobody)
   const own = choice.ports.trim() === '' ? { tcp: [], udp: [] } : parsePortWords(choice.ports)
   const bound = { tcp: plan.handOver.flatMap(({ ports }) => ports), udp: plan.refuse }
   const lasting = (transport: Transport) => withoutPorts(plan[transport], (ends?.ports ?? []).filter((each) => each.transport === transport).flatMap(({ ports }) => ports))
@@ -33,6 +29,11 @@ export function choiceNow(choice: GateChoice, { plan, ends }: Pick<GateState, 'p
   const differs = (key: keyof InterceptionPlan): boolean => JSON.stringify(plan[key]) !== JSON.stringify(typed[key])
   if (differs('refuse')) changed.refuse = formatPorts(plan.refuse)
   if (differs('udpIdle')) changed.udpIdle = { dns: String(plan.udpIdle.dns), quic: String(plan.udpIdle.quic), other: String(plan.udpIdle.other) }
+  if (differs('scope')) changed.scope = { local: plan.scope.includes('local'), forwarded: plan.scope.includes('forwarded') }
+  if (differs('interfaces')) changed.interfaces = plan.interfaces.join(', ')
+  // By their numbers and paths: what name somebody meant is not known here.
+  for (const list of ['users', 'groups'] as const) if (differs(list)) changed[list] = plan[list].join(', ')
+  if (differs('cgroups')) changed.programs = plan.cgroups.map((path) => (path.includes('/') ? path : `/${path}`)).join(', ')
   if (differs('hold')) changed.hold = plan.hold
   if (differs('handOver')) {
     changed.send = plan.handOver.map((each) => {

@@ -150,8 +150,8 @@ export class PortsStore {
     const [now, next] = [gate.choice, this.choice].map((choice) => planOfChoice(choice, { users: [], groups: [], cgroups: [] }))
     const names = (choice: GateChoice) => [choice.users, choice.groups, choice.programs].map((text) => wordsOf(text).sort().join())
     if (now === undefined || next === undefined || names(gate.choice).join(';') !== names(this.choice).join(';')) return null
-    const { ports, networks, others } = comparePlans(now, next)
-    const rest = [...Object.values(networks).flatMap(({ added, removed }) => [...added, ...removed]), ...ports.tcp.removed, ...ports.udp.removed, ...others]
+    const { ports, networks, names: listed, others } = comparePlans(now, next)
+    const rest = [...Object.values({ ...networks, ...listed }).flatMap(({ added, removed }) => [...added, ...removed]), ...ports.tcp.removed, ...ports.udp.removed, ...others]
     const added = { tcp: ports.tcp.added, udp: ports.udp.added }
     return rest.length > 0 || added.tcp.length + added.udp.length === 0 ? null : formatPortWords(added)
   }

@@ -30,6 +30,7 @@ export type ControlRequest = v.InferOutput<typeof controlRequestShape>
 
 const time = v.number()
 const portsDiffer = v.object({ added: v.array(portRange), removed: v.array(portRange) })
+const namesDiffer = v.object({ added: v.array(v.string()), removed: v.array(v.string()), every: v.boolean() })
 const networksDiffer = v.object({ added: v.array(v.string()), removed: v.array(v.string()) })
 
 export const controlStatusShape = v.object({
@@ -50,6 +51,7 @@ export const controlStatusShape = v.object({
   difference: v.optional(v.object({
     ports: v.object({ tcp: portsDiffer, udp: portsDiffer }),
     networks: v.object({ exclude: networksDiffer, excludeSources: networksDiffer, servers: networksDiffer, sources: networksDiffer }),
+    names: v.object({ interfaces: namesDiffer, users: namesDiffer, groups: namesDiffer, cgroups: namesDiffer }),
     others: v.array(v.keyof(planShape)),
   })),
 })

@@ -85,6 +85,34 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
   })
 })
 
+test('whom it concerns: users, interfaces, cgroups, whose traffic', async () => {
+  const { capture, session } = await openGate(['--backend', 'nft'])
+  /** Of a device, of a program here (which is root). */
+  const taken = async (): Promise<readonly boolean[]> => {
+    const asked = await Promise.all((['client', 'router'] as const).map((from) => ask(lab, from, 'ipv4', 8080)))
+    expect(asked.map(({ ok }) => ok)).toEqual([true, true])
+    return asked.map(({ relayed }) => relayed)
+  }
+  const changes: readonly (readonly [words: readonly string[], says: string, device: boolean, program: boolean])[] = [
+    [['--user', 'nobody', '--iface', 'sv0'], 'interfaces included as well: sv0; users included as well: 65534.', false, false],
+    [['--user', 'root', '--remove-iface', 'sv0', '-i', 'cl*'], 'interfaces included as well: cl*; interfaces no longer included: sv0; users included as well: 0.', true, true],
+    [['--remove-user', 'root', '--scope', 'local'], 'users no longer included: 0; whose traffic is taken changed.', false, false],
+    [['--user', '*', '--group', '65534', '--scope', 'forwarded,local'], 'every user included; groups included as well: 65534; whose traffic is taken changed.', true, false],
+    [['--group', '0', '--iface', '*'], 'every interface included; groups included as well: 0.', true, true],
+  ]
+  expect(await taken()).toEqual([true, true])
+  for (const [words, says, ...wanted] of changes) {
+    expect((await change(session, ...words)).stdout.split('\n')[0]).toBe(says)
+    expect(await taken(), says).toEqual(wanted)
+  }
+  expect(await change(session, '--remove-group', '0,65534')).toMatchObject({ code: 2, stderr: expect.stringMatching(/No group would be left/) as string })
+  expect(await change(session, '--iface', 'none0')).toMatchObject({ code: 1, stderr: expect.stringMatching(/no interface none0/) as string })
+  expect(await change(session, '--unit', 'no-such-unit-here')).toMatchObject({ code: 1, stderr: expect.stringMatching(/no unit/) as string })
+  expect(JSON.parse((await change(session, '--group', '*', '--no-hold', '--json')).stdout)).toMatchObject({ removed: { groups: ['0', '65534'] }, changed: ['hold'], plan: { groups: [], users: [], interfaces: [], scope: ['local', 'forwarded'] } })
+  expect((await change(session, '--close')).code).toBe(0)
+  expect(await capture.ended).toEqual({ code: 0, signal: null })
+})
+
 test('a port with an end goes by itself, and the last of them closes the gate', async () => {
   const { capture, session } = await openGate(['--for', '1h'])
   const status = await change(session, '--add', '9000', '--for', '10m')

@@ -20,6 +20,12 @@ test.each([
   [['--send', '80'], 'sends nothing anywhere'],
   [['--udp-idle', '0'], 'takes seconds'],
   [['--server', 'nonsense'], 'no network'],
+  [['--scope', 'all'], 'takes local, forwarded'],
+  [['--iface', 'lo'], 'scope "local"'],
+  [['--remove-iface', '*'], 'no name of an interface'],
+  [['--user', 'nobody-of-that-name'], 'no user'],
+  [['--remove-cgroup', '/'], 'root of all cgroups'],
+  [['--drain', '--user', '0'], 'stands alone'],
   [['a', 'b', '--status'], 'one argument too many'],
 ] as const)('a wrong change is refused before anybody is asked: %j', async (args, says) => {
   const [out, err] = [new PassThrough(), new PassThrough()]

@@ -92,7 +92,20 @@ describe('an edit', () => {
     expect(describeDifference(comparePlans(bound, sent)).slice(-4)).toEqual(['what of UDP is refused changed', 'how long UDP may be silent changed', 'whether connections wait for their server changed', 'what is sent to a proxy changed'])
     expect(editPlan(sent, edit({ send: { remove: parsePorts('1-85') } })).handOver).toEqual([parseHandOver('90=socks5:127.0.0.1:1080')])
   })
-  test.each([null, 7, { tcp: 1 }, { tcp: { add: [{ from: 0, to: 1 }] } }, { tcp: { add: [], more: 1 } }, { marks: {} }, { exclude: { add: ['x'.repeat(65)] } }])('%j is none', (input) => {
+  test('chooses whom it concerns, and every one again only when told so', () => {
+    const some = makePlan({ tcp: '80', users: [1000], cgroups: ['a.slice/x.service'], interfaces: ['veth*'] })
+    const after = editPlan(some, edit({ users: { add: [1001], remove: [1000] }, groups: { add: [5] }, cgroups: { every: true }, interfaces: { add: ['br0'] }, scope: ['local'] }))
+    expect(after).toEqual(makePlan({ tcp: '80', users: [1001], groups: [5], interfaces: ['veth*', 'br0'], scope: ['local'] }))
+    expect(describeDifference(comparePlans(some, after))).toEqual(['interfaces included as well: br0', 'users included as well: 1001', 'users no longer included: 1000', 'groups included as well: 5', 'every cgroup included', 'whose traffic is taken changed'])
+    expect(isSamePlan(comparePlans(some, editPlan(some, edit({ users: { add: [1000], remove: [7] }, groups: { every: true } }))))).toBe(true)
+    for (const list of [{ users: { remove: [1000] } }, { cgroups: { remove: ['a.slice/x.service'] } }, { interfaces: { remove: ['veth*'] } }]) {
+      expect(() => editPlan(some, edit(list))).toThrow(expect.objectContaining({ code: 'nothing-to-intercept' }))
+    }
+    // Removed from nobody in particular it stays everybody.
+    expect(editPlan(plan, edit({ users: { remove: [1000] } }))).toEqual(plan)
+    expect(() => editPlan(plan, edit({ interfaces: { add: ['lo'] } }))).toThrow(expect.objectContaining({ code: 'bad-interface' }))
+  })
+  test.each([null, 7, { tcp: 1 }, { tcp: { add: [{ from: 0, to: 1 }] } }, { tcp: { add: [], more: 1 } }, { marks: {} }, { users: { add: ['root'] } }, { users: { every: 1 } }, { scope: [] }, { scope: ['all'] }, { exclude: { add: ['x'.repeat(65)] } }])('%j is none', (input) => {
     expect(() => parsePlanEdit(input)).toThrow(expect.objectContaining({ code: 'bad-plan' }))
   })
   test('any edit of a plan gives a plan that is canonical', () => {
