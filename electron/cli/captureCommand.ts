@@ -40,7 +40,6 @@ const shapes = {
   output: { type: 'string', short: 'o' },
   for: { type: 'string' },
   json: { type: 'boolean' },
-  threads: { type: 'string' },
   netns: { type: 'string' },
 } as const
 
@@ -59,7 +58,6 @@ once. Needs administrator rights: asks through polkit, or run it with sudo. Whil
   -o NAME          the session folder to make; never an existing one (NAME.sluice)
   --for DURATION   drains and closes by itself: 200ms, 30s, 5m, 2h, 1d
 ${recordUsage}
-  --threads N      relaying threads
   --netns N        works in another network namespace: a name ip netns lists, or a process in it (a container's)
   --json           one event a line: step, ready, gate, changed, opened, ended, warning, closed`,
   async run(args, output) {
@@ -67,7 +65,7 @@ ${recordUsage}
     takePositionals(positionals)
     if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
     const duration = values.for === undefined ? undefined : durationOf(values.for)
-    const record = { ...recordOf(values), threads: threads(values.threads) }
+    const record = recordOf(values, usualThreads())
     const plan = await planOf(values)
     const inside = values.netns === undefined ? undefined : await startHelper({ netns: values.netns })
     const facts = await factsOf(inside)
@@ -87,11 +85,9 @@ ${recordUsage}
   },
 }
 
-function threads(text: string | undefined): number {
-  // More than a few is seldom of use and takes from the programs that are watched.
-  if (text === undefined) return Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)))
-  if (!/^\d{1,2}$/.test(text) || Number(text) < 1 || Number(text) > 64) throw new Failure('usage', `--threads takes a number from 1 to 64, not "${text}"`)
-  return Number(text)
+/** More than a few is seldom of use and takes from the programs that are watched. */
+function usualThreads(): number {
+  return Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)))
 }
 
 /** `inside`: another namespace's helper, which alone can look at it. */
@@ -104,7 +100,6 @@ interface CaptureWish extends RecordWish {
   readonly facts: MachineFacts
   readonly digest: string
   readonly folder: string
-  readonly threads: number
   readonly duration?: number
   /** Started already, in the network namespace to work in. */
   readonly inside?: HelperConnection

@@ -3,8 +3,9 @@ import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
 import { parseSize } from '#core/plan/parseSize.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
-/** How much is recorded: what `capture` and `run` share. */
+/** How much is recorded, and by how many threads: what `capture` and `run` share. */
 export const recordShapes = {
+  threads: { type: 'string' },
   'no-payload': { type: 'boolean' },
   'max-bytes': { type: 'string' },
   'max-flow-bytes': { type: 'string' },
@@ -17,7 +18,8 @@ export const recordUsage = `  --no-payload     records who spoke with whom, when
   --max-bytes N    the record's budget (500M, 2GiB): beyond it the oldest part goes
   --no-ring        with it: keep the oldest, and record no more payload beyond the budget; relaying goes on
   --segment-bytes N   the record is cut into files of about that size (256MiB)
-  --max-flow-bytes N  records no more payload of a flow than that`
+  --max-flow-bytes N  records no more payload of a flow than that
+  --threads N      relaying threads`
 
 export interface RecordWish {
   readonly payload: boolean
@@ -26,14 +28,17 @@ export interface RecordWish {
   readonly maxBytesPerFlow: number | null
   readonly segmentBytes?: number
   readonly ring?: boolean
+  readonly threads: number
 }
 
-/** As `Gate.open` takes it. Fails with `usage`. */
-export function recordOf(values: Options<typeof recordShapes>): RecordWish {
+/** As `Gate.open` takes it. @param usualThreads where none is asked for. Fails with `usage`. */
+export function recordOf(values: Options<typeof recordShapes>, usualThreads: number): RecordWish {
   const [maxBytes, maxBytesPerFlow, segmentBytes] = [size('max-bytes', values['max-bytes']), size('max-flow-bytes', values['max-flow-bytes']), size('segment-bytes', values['segment-bytes'])]
   if (segmentBytes !== null && segmentBytes < leastSegmentBytes) throw new Failure('usage', `--segment-bytes takes 64KiB or more, not "${String(values['segment-bytes'])}"`)
   if (values['no-ring'] === true && maxBytes === null) throw new Failure('usage', '--no-ring says what happens at --max-bytes, and that is missing')
-  return { payload: values['no-payload'] !== true, maxBytes, maxBytesPerFlow, ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
+  const { threads } = values
+  if (threads !== undefined && (!/^\d{1,2}$/.test(threads) || Number(threads) < 1 || Number(threads) > 64)) throw new Failure('usage', `--threads takes a number from 1 to 64, not "${threads}"`)
+  return { threads: threads === undefined ? usualThreads : Number(threads), payload: values['no-payload'] !== true, maxBytes, maxBytesPerFlow, ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
 }
 
 function size(option: string, text: string | undefined): number | null {

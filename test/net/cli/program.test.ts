@@ -9,7 +9,7 @@ import { labAddresses, makeLab, peerProgram } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 import { namespaceInode, snapshot } from '../helper/harness.ts'
-import { installSluice, onSmallDisk, sluice, startSluice } from './harness.ts'
+import { asNobody, installSluice, onSmallDisk, sluice, startSluice } from './harness.ts'
 import type { Installed } from './harness.ts'
 
 // `sluice run`: the gate is open for one program, and for nobody else.
@@ -63,6 +63,39 @@ test('the program is intercepted, with what it starts, as the person it is for; 
   const said = log.stdout.trimEnd().split('\n').map((line) => JSON.parse(line) as Action).filter(({ namespace, text }) => namespace === here && /^(?:made|dissolved) cgroup \S*sluice-run-/.test(text)).slice(-2)
   const [, path = ''] = /^made cgroup (\S+) for process \d+$/.exec(said[0]?.text ?? '') ?? []
   expect(said).toMatchObject([{ result: 'ok', person: 'nobody(65534)' }, { result: 'ok', person: 'nobody(65534)', text: `dissolved cgroup ${path}` }])
+})
+
+test.each(['its name', 'a process in it'])('in another network namespace, given by %s: program and gate are there, and nothing is done here', async (by) => {
+  const inside = lab.spawn('client', ['sleep', '600'])
+  const there = await snapshot(lab, 'client')
+  const folder = installed.session(by === 'its name' ? 'by-name' : 'by-process')
+  const netns = by === 'its name' ? lab.names.client : String(inside.pid)
+  const script = 'id -u; "$@"; read -r go'
+  const running = startSluice(lab, installed, ['run', '--tcp', '8080', '--threads', '2', '--netns', netns, '-o', folder, '--', 'sh', '-c', script, 'sh', ...asking], ['env', 'SUDO_UID=65534', 'SUDO_GID=65534'])
+  const answer = await running.line((line) => line.startsWith('{'), 30_000)
+  expect(relayed(answer)).toBe(true)
+  expect(JSON.parse(answer)).toMatchObject({ seenAddress: labAddresses.ipv4.client })
+  expect(running.output().split('\n')[0]).toBe('65534')
+  expect(await snapshot(lab)).toBe(before)
+  expect(await snapshot(lab, 'client')).not.toBe(there)
+  expect(JSON.parse((await sluice(lab, installed, ['change', folder, '--add', '9000', '--json'])).stdout)).toMatchObject({ added: { tcp: '9000' } })
+  running.write('go')
+  expect(await running.ended).toMatchObject({ code: 0 })
+  expect(running.errors()).toContain('sluice: 1 flow in')
+  expect(await snapshot(lab, 'client')).toBe(there)
+  expect(await leftCgroups()).toEqual([])
+  await inside.stop()
+})
+
+test('with a time the gate closes, and the program goes on', async () => {
+  const folder = installed.session('timed')
+  const running = startSluice(lab, installed, ['run', '--tcp', '8080', '--for', '200ms', '-o', folder, '--', 'sh', '-c', 'echo up; read -r go; "$@"; exit 4', 'sh', ...asking])
+  await running.line((line) => line === 'up', 30_000)
+  await expect.poll(async () => (await sluice(lab, installed, ['change', folder, '--status'])).code, { timeout: 30_000 }).toBe(1)
+  expect(await snapshot(lab)).toBe(before)
+  running.write('go')
+  expect(relayed(await running.line((line) => line.startsWith('{'), 30_000))).toBe(false)
+  expect(await running.ended).toMatchObject({ code: 4 })
 })
 
 test('another program of the same person goes direct meanwhile, and a child that outlives the program is set free', async () => {
@@ -130,11 +163,20 @@ test.each([
   ['a cgroup as well', ['--tcp', '8080', '-o', 'x.sluice', '--cgroup', 'a', '--', 'true'], 2, 'a cgroup of its own'],
   ['no place', ['--tcp', '8080', '--', 'true'], 2, 'where to?'],
   ['what others send', ['--tcp', '8080', '-o', 'x.sluice', '--scope', 'local,forwarded', '--', 'true'], 2, 'leave out --scope'],
+  ['an interface', ['--tcp', '8080', '-o', 'x.sluice', '-i', 'up0', '--', 'true'], 2, 'leave it out'],
+  ['a namespace that is none', ['--tcp', '8080', '-o', 'x.sluice', '--netns', 'a/b', '--', 'true'], 2, 'neither the name'],
+  ['a namespace that is not there', ['--tcp', '8080', '-o', 'x.sluice', '--netns', 'nosuch', '--', 'true'], 1, 'no network namespace nosuch'],
   ['a budget that is no number', ['--tcp', '8080', '-o', 'x.sluice', '--max-bytes', 'much', '--', 'true'], 2, 'not "much"'],
 ])('%s: refused', async (_name, args, status, said) => {
   const { code, stderr } = await sluice(lab, installed, ['run', ...args])
   expect(stderr).toContain(said)
   expect(code).toBe(status)
+})
+
+test('only root starts a program in another namespace', async () => {
+  const { code, stderr } = await sluice(lab, installed, ['run', '--tcp', '8080', '-o', installed.session('nobodys'), '--netns', lab.names.client, '--', 'true'], asNobody)
+  expect(stderr).toContain('only root can start a program in another network namespace')
+  expect(code).toBe(1)
 })
 
 test('a program that is not there: the shell\'s status and words', async () => {
