@@ -47,7 +47,7 @@ export const captureCommand: Command = {
   name: 'capture',
   summary: 'opens the gate and records what flows through it',
   usage: `sluice capture [--tcp PORTS] [--udp PORTS] [--refuse PORTS] -o NAME.sluice [--for 30s] [--json] [--no-payload]
-               [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N]
+               [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N] [--max-flows N]
                [--netns NAME|PID] and the choices of sluice plan: --udp-idle --send --scope --iface --source --exclude-source --server --exclude
                --user --group --cgroup --unit --container --no-hold --keep-port --backend --port
 

@@ -34,7 +34,7 @@ export const programCommand: Command = {
   name: 'run',
   summary: 'runs a program with the gate open for it alone',
   usage: `sluice run --tcp PORTS [--udp PORTS] -o NAME.sluice [--for 30s] [--no-payload]
-           [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N]
+           [--max-bytes N [--no-ring]] [--segment-bytes N] [--max-flow-bytes N] [--threads N] [--max-flows N]
            [--netns NAME|PID] [the choices of sluice plan] -- COMMAND [ARGUMENTS]
 
 Puts the program, and whatever it starts, into a cgroup of its own, opens the gate for that cgroup alone, and runs it as you: its input, output and exit

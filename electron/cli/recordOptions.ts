@@ -1,11 +1,13 @@
 import { Failure } from '#core/contract/failure.ts'
+import { mostFlows } from '#core/contract/flowLimit.ts'
 import { leastSegmentBytes } from '#core/contract/helperProtocol.ts'
 import { parseSize } from '#core/plan/parseSize.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
-/** How much is recorded, and by how many threads: what `capture` and `run` share. */
+/** How much is recorded, by how many threads, and of how many flows at once: what `capture` and `run` share. */
 export const recordShapes = {
   threads: { type: 'string' },
+  'max-flows': { type: 'string' },
   'no-payload': { type: 'boolean' },
   'max-bytes': { type: 'string' },
   'max-flow-bytes': { type: 'string' },
@@ -19,7 +21,8 @@ export const recordUsage = `  --no-payload     records who spoke with whom, when
   --no-ring        with it: keep the oldest, and record no more payload beyond the budget; relaying goes on
   --segment-bytes N   the record is cut into files of about that size (256MiB)
   --max-flow-bytes N  records no more payload of a flow than that
-  --threads N      relaying threads`
+  --threads N      relaying threads
+  --max-flows N    flows at once (8192), as far as the relay may open files: who comes beyond is reset, which is said and recorded`
 
 export interface RecordWish {
   readonly payload: boolean
@@ -29,6 +32,7 @@ export interface RecordWish {
   readonly segmentBytes?: number
   readonly ring?: boolean
   readonly threads: number
+  readonly maxFlows?: number
 }
 
 /** As `Gate.open` takes it. @param usualThreads where none is asked for. Fails with `usage`. */
@@ -38,7 +42,9 @@ export function recordOf(values: Options<typeof recordShapes>, usualThreads: num
   if (values['no-ring'] === true && maxBytes === null) throw new Failure('usage', '--no-ring says what happens at --max-bytes, and that is missing')
   const { threads } = values
   if (threads !== undefined && (!/^\d{1,2}$/.test(threads) || Number(threads) < 1 || Number(threads) > 64)) throw new Failure('usage', `--threads takes a number from 1 to 64, not "${threads}"`)
-  return { threads: threads === undefined ? usualThreads : Number(threads), payload: values['no-payload'] !== true, maxBytes, maxBytesPerFlow, ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
+  const flows = values['max-flows']
+  if (flows !== undefined && (!/^\d{1,7}$/.test(flows) || Number(flows) < 1 || Number(flows) > mostFlows)) throw new Failure('usage', `--max-flows takes a number from 1 to ${String(mostFlows)}, not "${flows}"`)
+  return { ...(flows === undefined ? {} : { maxFlows: Number(flows) }), threads: threads === undefined ? usualThreads : Number(threads), payload: values['no-payload'] !== true, maxBytes, maxBytesPerFlow, ...(segmentBytes === null ? {} : { segmentBytes }), ...(values['no-ring'] === true ? { ring: false } : {}) }
 }
 
 function size(option: string, text: string | undefined): number | null {

@@ -35,6 +35,8 @@ export interface OpenChoice {
   readonly ring?: boolean
   readonly segmentBytes?: number
   readonly threads: number
+  /** Flows at once; left out: the helper's usual number. */
+  readonly maxFlows?: number
   /** Another network namespace to work in: its name, or a process in it. */
   readonly netns?: string
 }
@@ -93,7 +95,7 @@ export class Gate {
     this.#set({ phase: 'opening', step: 'asking for permission', plan, ...nothing })
     let helper: HelperConnection | undefined
     try {
-      const { threads, netns, ...capture } = choice
+      const { threads, maxFlows, netns, ...capture } = choice
       this.#factsThere = undefined
       // Before anybody is asked for a password, where that can be.
       let digest = netns === undefined ? await this.#options.digest(plan) : undefined
@@ -106,7 +108,7 @@ export class Gate {
       digest ??= await this.#options.digest(plan, this.#factsThere)
       throwIfGivenUp(opening.signal)
       // `close` while this is pending is sent after it on the same channel, so the helper gives up and this rejects.
-      const result = await helper.request('open', { plan, digest, capture, threads })
+      const result = await helper.request('open', { plan, digest, capture, threads, ...(maxFlows === undefined ? {} : { maxFlows }) })
       throwIfGivenUp(opening.signal)
       const { step: _step, ...rest } = this.#state
       this.#set({ ...rest, phase: 'open', backend: result.backend, openedAt: (this.#options.now ?? Date.now)(), recording: choice.payload ? this.#state.recording : 'off' })

@@ -1,5 +1,4 @@
 import { actionLogPath } from '#core/contract/actionLog.ts'
-import { mostFlows } from '#core/contract/flowLimit.ts'
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { FailureReport } from '#core/contract/failure.ts'
 import type { ChangeResult, HelperEvent, HelperRequest, OpenResult } from '#core/contract/helperProtocol.ts'
@@ -28,6 +27,7 @@ import type { AppliedRules } from './appliedRules.ts'
 import { CgroupNewsTeller } from './cgroupNews.ts'
 import { CgroupWatch } from './cgroupWatch.ts'
 import type { Person } from './findPerson.ts'
+import { flowRoom } from './flowRoom.ts'
 import { GuardLink } from './guardLink.ts'
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -150,6 +150,7 @@ export class OpenGate {
     }
     const plan = parsePlan(request.plan)
     requireFitting(plan.handOver, plan)
+    const maxFlows = flowRoom(request.maxFlows, request.threads)
 
     this.#step('looking at this machine')
     const namespace = networkNamespace()
@@ -223,7 +224,7 @@ export class OpenGate {
         handOver: plan.handOver.flatMap((each) => relayHandOver(each, plan.marks)),
         capture: request.capture,
         attribute: true,
-        maxFlows: mostFlows,
+        maxFlows,
         version,
       },
       signal,

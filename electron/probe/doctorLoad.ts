@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 
-import { mostFlows } from '#core/contract/flowLimit.ts'
+import { usualFlows } from '#core/contract/flowLimit.ts'
 import type { DoctorRow } from '#core/contract/bridge.ts'
 import { readText } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
@@ -11,7 +11,7 @@ const counted = (value: number): string => value.toLocaleString('en-US')
 const numbersOf = (text: string | undefined): number[] => (text ?? '').split(/\s+/).filter((word) => word !== '').map(Number)
 
 /** A relayed flow is two of conntrack's: the client's and the relay's. What has ended stays there for two minutes, which is not counted here. */
-const entriesWanted = 2 * mostFlows
+const entriesWanted = 2 * usualFlows
 
 /** The count is this network namespace's, the limit the kernel's for each of them. No row where conntrack was never loaded: its limit is chosen when it is. */
 export const checkConntrack: Check = async () => {
@@ -44,8 +44,8 @@ export const checkLocalPorts: Check = async () => {
   const row = { id: 'local-ports', title: 'Ports for connections' }
   // To one server a local program and the relay share an address; a device's flows bear its own. What goes to a proxy, or is redirected, bears this computer's.
   const fact = `${counted(ports)} (${String(low)} to ${String(high)}): at once to one port of one server ${counted(Math.floor(ports / 2))} flows of this computer's programs or ${counted(ports)} of a device; ${counted(ports)} to a proxy`
-  if (ports >= 2 * mostFlows) return [{ ...row, verdict: 'ok', fact }]
-  return [{ ...row, verdict: 'warn', fact: `${fact}. Further ones fail`, mend: high - low + 1 >= 2 * mostFlows ? 'take ports out of net.ipv4.ip_local_reserved_ports' : 'sudo sysctl net.ipv4.ip_local_port_range="32768 60999"' }]
+  if (ports >= 2 * usualFlows) return [{ ...row, verdict: 'ok', fact }]
+  return [{ ...row, verdict: 'warn', fact: `${fact}. Further ones fail`, mend: high - low + 1 >= 2 * usualFlows ? 'take ports out of net.ipv4.ip_local_reserved_ports' : 'sudo sysctl net.ipv4.ip_local_port_range="32768 60999"' }]
 }
 
 /** Two descriptors a flow, and the relay's own (pipes that are lent, listeners, segments). */

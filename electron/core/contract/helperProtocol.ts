@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 
 import { failureShape } from './failure.ts'
+import { mostFlows } from './flowLimit.ts'
 import { planShape } from '../plan/plan.ts'
 
 /**
@@ -36,10 +37,12 @@ export const helperRequestShape = v.variant('type', [
       segmentBytes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(leastSegmentBytes), v.maxValue(2 ** 40))),
     }),
     threads: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(64)),
+    /** Flows at once; who comes beyond is reset. More than the relay's descriptors allow is refused with `usage`. */
+    maxFlows: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(mostFlows))),
   }),
   /**
    * Other choices while open: what differs is changed in the kernel and nothing is cut; flows already relayed stay relayed. Validated, compiled and compared
-   * as for `open`. Marks, routing table, backend, relay port, holding, keeping of ports and hand-over must stay (`cannot-change`). What could not be changed whole is not changed at all. Answer: ChangeResult.
+   * as for `open`. Marks, routing table, backend, relay port, priorities and keeping of ports must stay (`cannot-change`). What could not be changed whole is not changed at all. Answer: ChangeResult.
    */
   v.strictObject({ id, type: v.literal('change'), plan: planShape, digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) }),
   /** Back from draining: new flows are taken again. Answer: null when they are. */

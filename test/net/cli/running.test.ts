@@ -144,6 +144,33 @@ describe('how it ends', () => {
     await expectClean(lab, before)
   })
 
+  test('more flows at once than were allowed: who comes is reset, which is said and recorded, and there is room again when one has ended', async () => {
+    const { capture } = await openGate(['--json', '--max-flows', '2'])
+    const [first, second] = [await converse(), await converse()]
+    // Held or taken in already, so by either.
+    expect((await ask(lab, 'client', 'ipv4', 8080)).error).toMatch(/^ECONN(REFUSED|RESET)$/)
+    expect(await capture.event(({ event }) => event === 'warning', 15_000)).toMatchObject({ message: expect.stringContaining('no room for more flows') as string })
+    await capture.event(({ event, flow }) => event === 'ended' && (flow as { state: string }).state === 'shed', 15_000)
+    first.write('end')
+    await first.event(({ event }) => event === 'close')
+    await expect.poll(() => ask(lab, 'client', 'ipv4', 8080), { timeout: 15_000 }).toMatchObject({ ok: true, relayed: true })
+    second.write('send still here')
+    await second.event(({ line }) => line === 'still here')
+    second.write('end')
+    await second.event(({ event }) => event === 'close')
+    process.kill(capture.pid, 'SIGINT')
+    expect(await capture.ended).toEqual({ code: 0, signal: null })
+  })
+
+  test('more flows than the relay may open files for: refused, with what is possible, and nothing is left', async () => {
+    const session = installed.session('too-many')
+    const { code, stderr } = await sluice(lab, installed, ['capture', '--tcp', '8080', '-o', session, '--threads', '1', '--max-flows', '500'], ['prlimit', '--nofile=1024:1024', '--'])
+    expect(stderr).toContain('1024 files open here, and so at most 424 flows at once, not 500')
+    expect(code).toBe(2)
+    expect(existsSync(session)).toBe(false)
+    await expectClean(lab, before)
+  })
+
   test('a disk that fills up ends the recording, never the relaying', async () => {
     const disk = join(installed.folder, 'disk')
     const session = join(disk, 'x.sluice')

@@ -7,7 +7,7 @@ describe('how much is recorded', () => {
   test.each([
     [{}, { threads: 3, payload: true, maxBytes: null, maxBytesPerFlow: null }],
     [{ 'no-payload': true, 'max-bytes': '2GiB' }, { threads: 3, payload: false, maxBytes: 2 ** 31, maxBytesPerFlow: null }],
-    [{ 'max-bytes': '500M', 'no-ring': true, 'segment-bytes': '64KiB', 'max-flow-bytes': '0', threads: '64' }, { threads: 64, payload: true, maxBytes: 500e6, maxBytesPerFlow: 0, segmentBytes: 65_536, ring: false }],
+    [{ 'max-bytes': '500M', 'no-ring': true, 'segment-bytes': '64KiB', 'max-flow-bytes': '0', threads: '64', 'max-flows': '100' }, { threads: 64, maxFlows: 100, payload: true, maxBytes: 500e6, maxBytesPerFlow: 0, segmentBytes: 65_536, ring: false }],
   ])('%j', (values, wish) => expect(recordOf(values, 3)).toEqual(wish))
 
   test.each([
@@ -16,6 +16,8 @@ describe('how much is recorded', () => {
     [{ 'max-bytes': '99999999T' }, /--max-bytes/],
     [{ 'segment-bytes': '63KiB' }, /64KiB or more/],
     [{ threads: '0' }, /1 to 64/],
+    [{ 'max-flows': '0' }, /1 to 1000000/],
+    [{ 'max-flows': '1000001' }, /1 to 1000000/],
     [{ threads: 'all' }, /1 to 64/],
     [{ 'no-ring': true }, /--max-bytes, and that is missing/],
   ])('%j is refused', (values, says) => expect(() => recordOf(values, 3)).toThrow(says))
