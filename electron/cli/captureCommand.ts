@@ -14,6 +14,8 @@ import { startControlServer } from '#gate/controlServer.ts'
 import type { ControlServer } from '#gate/controlServer.ts'
 import { Gate } from '#gate/gate.ts'
 import { createSessionFolder } from '#gate/sessionFolder.ts'
+import { ContainerWatch } from '#probe/containerWatch.ts'
+import type { ChosenContainer } from '#probe/containerWatch.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { probeMachine } from '#probe/probeMachine.ts'
 import { refreshFacts } from '#probe/refreshFacts.ts'
@@ -66,7 +68,8 @@ ${recordUsage}
     if (values.output === undefined || values.output === '') throw new Failure('usage', 'where to? name the session with -o NAME.sluice')
     const duration = values.for === undefined ? undefined : durationOf(values.for)
     const record = recordOf(values, usualThreads())
-    const plan = await planOf(values)
+    const containers: ChosenContainer[] = []
+    const plan = await planOf(values, containers)
     const inside = values.netns === undefined ? undefined : await startHelper({ netns: values.netns })
     const facts = await factsOf(inside)
     // Compiled here before anybody is asked for a password; the helper compiles again and compares.
@@ -77,7 +80,7 @@ ${recordUsage}
     const live = values.json !== true && output.isTerminal ? liveView(output) : undefined
     const view = live ?? (values.json === true ? jsonView(output) : lineView(output))
     try {
-      return await new Capture({ plan, facts, digest, folder, ...record, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
+      return await new Capture({ plan, containers, facts, digest, folder, ...record, ...(inside === undefined ? {} : { inside }), ...(duration === undefined ? {} : { duration }) }, view, output).run()
     } finally {
       live?.stop()
       await inside?.end()
@@ -97,6 +100,7 @@ async function factsOf(inside: HelperConnection | undefined): Promise<MachineFac
 
 interface CaptureWish extends RecordWish {
   readonly plan: InterceptionPlan
+  readonly containers: readonly ChosenContainer[]
   readonly facts: MachineFacts
   readonly digest: string
   readonly folder: string
@@ -131,13 +135,14 @@ class Capture {
   }
 
   async run(): Promise<number> {
-    const { plan, folder, payload, facts: _facts, digest: _digest, duration, inside: _inside, ...limits } = this.wish
+    const { plan, folder, payload, containers, facts: _facts, digest: _digest, duration, inside: _inside, ...limits } = this.wish
     await createSessionFolder(folder, { plan, payload, version })
     const closed = new Promise<GateState>((done) => this.gate.onState((state) => {
       this.hear(state)
       if (state.phase === 'closed') done(state)
     }))
     const interrupt = (): void => this.interrupt()
+    const watch = new ContainerWatch({ containers, onMoved: (name, from, to) => this.gate.moveCgroups(name, from, to) })
     for (const signal of signals) process.on(signal, interrupt)
     this.output.gone.addEventListener('abort', () => this.leave(), { once: true })
     try {
@@ -147,6 +152,7 @@ class Capture {
         await removeFolder(folder)
         throw error
       }
+      watch.start()
       // Before READY: whoever waits for it may change the gate at once.
       this.control = await startControlServer({ gate: this.gate, session: folder, version, onChange: (difference) => void this.view.changed(difference, this.gate.state()) })
       await this.view.ready({ plan, backend: this.gate.state().backend ?? 'unknown', relayPort: this.relayPort, redirects: this.redirects, session: folder, took: this.took })
@@ -154,12 +160,14 @@ class Capture {
       if (this.output.gone.aborted) this.leave()
       void this.startInspector()
       const state = await closed
+      watch.stop()
       this.control?.close()
       await this.finishInspector()
       await this.view.closed(state, basename(folder))
       if (state.failure !== undefined) throw fromFailureReport(state.failure)
       return 0
     } finally {
+      watch.stop()
       this.control?.close()
       for (const signal of signals) process.off(signal, interrupt)
       await this.inspector?.stop()

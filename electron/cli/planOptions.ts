@@ -4,6 +4,7 @@ import { makePlan } from '#core/plan/makePlan.ts'
 import { parseMarks, parsePriority, parseTable } from '#core/plan/parseMarks.ts'
 import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
+import type { ChosenContainer } from '#probe/containerWatch.ts'
 import { findCgroup, findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 import type { Options, OptionShapes } from './parseOptions.ts'
 
@@ -75,16 +76,17 @@ export function scopesOf(values: readonly string[]): Scope[] {
   return chosen
 }
 
-/** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. */
-export async function planOf(options: Options<typeof planShapes>): Promise<InterceptionPlan> {
+/** The plan the options ask for. Failures: `bad-…`, `nothing-to-intercept`, `usage`. `containers` is given what their names led to. */
+export async function planOf(options: Options<typeof planShapes>, containersFound: ChosenContainer[] = []): Promise<InterceptionPlan> {
   if (options.tcp === undefined && options.udp === undefined && options.refuse === undefined && options.send === undefined) throw new Failure('nothing-to-intercept', 'no ports: say which with --tcp or --udp, for example --tcp 80,443')
   const [users, groups, cgroups, units, containers] = await Promise.all([
     Promise.all(listed(options.user).map(findUser)),
     Promise.all(listed(options.group).map(findGroup)),
     Promise.all(listed(options.cgroup).map(findCgroup)),
     Promise.all(listed(options.unit).map(findUnitCgroups)),
-    Promise.all(listed(options.container).map(findContainerCgroups)),
+    Promise.all(listed(options.container).map(async (name) => ({ name, cgroups: await findContainerCgroups(name) }))),
   ])
+  containersFound.push(...containers)
   const backend: BackendChoice = oneOf('backend', options.backend ?? 'auto', backends)
   if (options.port !== undefined && !(/^\d{1,5}$/.test(options.port) && Number(options.port) >= 1 && Number(options.port) <= 65_535)) throw new Failure('bad-ports', `--port takes the relay's first port, 1 to 65535, not "${options.port}"`)
   return makePlan({
@@ -103,7 +105,7 @@ export async function planOf(options: Options<typeof planShapes>): Promise<Inter
     servers: listed(options.server),
     users,
     groups,
-    cgroups: [...cgroups, ...units.flat(), ...containers.flat()],
+    cgroups: [...cgroups, ...units.flat(), ...containers.flatMap((each) => each.cgroups)],
     exclude: listed(options.exclude),
     backend,
     ...(options.port === undefined ? {} : { relayPort: Number(options.port) }),

@@ -4,6 +4,7 @@ import type { GateState } from '#core/contract/bridge.ts'
 import type { HelperEvent } from '#core/contract/helperProtocol.ts'
 import { editPlan } from '#core/plan/editPlan.ts'
 import type { PlanEdit } from '#core/plan/editPlan.ts'
+import { moveCgroups } from '#core/plan/moveCgroups.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { comparePlans, isSamePlan } from '#core/plan/planDifference.ts'
 import type { PlanDifference } from '#core/plan/planDifference.ts'
@@ -138,6 +139,20 @@ export class Gate {
    */
   edit(edit: PlanEdit, { duration }: { readonly duration?: number | undefined } = {}): Promise<PlanDifference> {
     return this.#inTurn(() => this.#editNow(edit, duration))
+  }
+
+  /**
+   * A chosen container was made anew: these cgroups of the plan's are those now. Says so as a warning. Rejects as `change` does; a plan without any of `from` stays as it is (somebody
+   * chose otherwise meanwhile).
+   */
+  moveCgroups(name: string, from: readonly string[], to: readonly string[]): Promise<void> {
+    return this.#inTurn(async () => {
+      const { plan } = this.#state
+      const moved = plan === undefined ? undefined : moveCgroups(plan, from, to)
+      if (moved === undefined || moved === plan) return
+      await this.#changeTo(moved)
+      this.#warn(`Container ${name} was made anew and is another one: it is taken from now on, what it opened before that went direct.`)
+    })
   }
 
   /** Drains by itself after so many milliseconds; null: no longer. Fails with `not-open` unless open. */

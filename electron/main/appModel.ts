@@ -7,6 +7,8 @@ import { parsePlanEdit, type PlanEdit } from '#core/plan/editPlan.ts'
 import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { commonPorts } from '#core/plan/portSets.ts'
+import { moveCgroups } from '#core/plan/moveCgroups.ts'
+import { ContainerWatch, type ChosenContainer } from '#probe/containerWatch.ts'
 
 import { planChoice } from './choice.ts'
 import { choiceNow, withTimed } from './choiceNow.ts'
@@ -28,6 +30,7 @@ export interface AppGate {
   onState(listener: (state: GateState) => void): unknown
   open(plan: InterceptionPlan, options: GateOptions): Promise<unknown>
   change(plan: InterceptionPlan): Promise<unknown>
+  moveCgroups(name: string, from: readonly string[], to: readonly string[]): Promise<void>
   edit(edit: PlanEdit, options?: { readonly duration?: number | undefined }): Promise<unknown>
   closeAfter(duration: number | null): void
   resume(): Promise<unknown>
@@ -67,6 +70,7 @@ export class AppModel {
   /** That plan. */
   #made: InterceptionPlan | undefined
   #control: { close(): void } | undefined
+  #containers: ContainerWatch | undefined
   #opening = false
   /** One change after the other: each is made from what the one before it left. */
   #changing: Promise<unknown> = Promise.resolve()
@@ -105,7 +109,7 @@ export class AppModel {
     this.#opening = true
     this.#failure = undefined
     try {
-      const plan = await planChoice(choice)
+      const { plan, containers } = await planChoice(choice)
       const limits = keepLimits(choice.keep)
       this.changeSettings({ choice })
       const { version, settings } = this.#options
@@ -123,6 +127,7 @@ export class AppModel {
       const ports = formatPortWords(plan)
       this.changeSettings({ recentPorts: [ports, ...settings.settings.recentPorts.filter((other) => other !== ports)].slice(0, mostRecents) })
       this.#recording = folder
+      this.#watchContainers(containers)
       void this.#options.startControl(folder).then((control) => {
         if (this.#recording === folder) this.#control = control
         else control?.close()
@@ -146,13 +151,14 @@ export class AppModel {
       if (choice.netns.trim() !== this.#choice.netns.trim()) throw new Failure('cannot-change', 'The network namespace cannot be changed while the gate is open')
       if (choice.payload !== this.#choice.payload) throw new Failure('cannot-change', 'Whether payload is kept cannot be changed while the gate is open')
       if (!keepsSame(choice.keep, this.#choice.keep)) throw new Failure('cannot-change', keepIsFixed)
-      const plan = await planChoice(choice)
+      const { plan, containers } = await planChoice(choice)
       const former = { choice: this.#choice, made: this.#made }
       this.#choice = choice
       this.#made = plan
       try {
         // Ports with an end of their own are no part of the choice and keep it.
         await this.#gate.change(withTimed(plan, ends?.ports ?? []))
+        this.#watchContainers(containers)
         const kept = before === undefined ? [] : (ends?.ports ?? []).map(({ transport, ports }) => ({ transport, ports: commonPorts(ports, plan[transport]) })).filter(({ ports }) => ports.length > 0)
         // Chosen now, so without an end.
         for (const { transport, ports } of kept) await this.#gate.edit(parsePlanEdit({ [transport]: { add: ports } }))
@@ -165,6 +171,19 @@ export class AppModel {
     this.#changing = change.catch(() => undefined)
     await change
     this.#tellGate()
+  }
+
+  /** From now on those, and no others: a container that is made anew under its name is taken again. */
+  #watchContainers(containers: readonly ChosenContainer[]): void {
+    this.#containers?.stop()
+    if (this.#gate.state().phase !== 'open') return
+    this.#containers = new ContainerWatch({ containers, onMoved: async (name, from, to) => {
+      await this.#gate.moveCgroups(name, from, to)
+      // It is what the name means now; nothing else was chosen.
+      if (this.#made !== undefined) this.#made = moveCgroups(this.#made, from, to)
+      this.#tellGate()
+    } })
+    this.#containers.start()
   }
 
   /** Ports the open gate takes as well, or no longer; those added go again after so many seconds, null: they stay. */
@@ -254,6 +273,7 @@ export class AppModel {
     this.#closings.clear()
     this.#control?.close()
     this.#control = undefined
+    this.#containers?.stop()
     const folder = this.#recording
     if (folder === undefined) return
     this.#recording = undefined

@@ -10,6 +10,7 @@ import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { differencesOf } from '#core/rules/backendDifferences.ts'
 import { previewRules } from '#core/rules/previewRules.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
+import type { ChosenContainer } from '#probe/containerWatch.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { findCgroup, findContainerCgroups, findUnitCgroups } from '#probe/findCgroup.ts'
 
@@ -24,16 +25,18 @@ class UnknownName extends Error {
   }
 }
 
-/** What a person chose in the window, as a plan. Throws Failure as makePlan does, `bad-user` and `unknown-cgroup` for a name nobody has. */
-export async function planChoice(choice: GateChoice): Promise<InterceptionPlan> {
+/** What a person chose in the window, as a plan, and what names of containers led to. Throws Failure as makePlan does, `bad-user` and `unknown-cgroup` for a name nobody has. */
+export async function planChoice(choice: GateChoice): Promise<{ readonly plan: InterceptionPlan; readonly containers: readonly ChosenContainer[] }> {
   try {
-    return planOfChoice(choice, await findNames(choice))
+    const names = await findNames(choice)
+    const { containers, ...found } = names
+    return { plan: planOfChoice(choice, found), containers }
   } catch (error) {
     throw error instanceof UnknownName ? error.failure : error
   }
 }
 
-async function findNames(choice: GateChoice): Promise<ChosenNames> {
+async function findNames(choice: GateChoice): Promise<ChosenNames & { readonly containers: readonly ChosenContainer[] }> {
   const each = async <Found>(field: ChoiceField, text: string, find: (word: string) => Promise<Found>): Promise<Found[]> => {
     const found: Found[] = []
     for (const word of wordsOf(text)) {
@@ -45,18 +48,23 @@ async function findNames(choice: GateChoice): Promise<ChosenNames> {
     }
     return found
   }
-  const cgroups = await each('programs', choice.programs, (word) => {
+  const containers: ChosenContainer[] = []
+  const cgroups = await each('programs', choice.programs, async (word) => {
     const { kind, name } = programWord(word)
-    return kind === 'cgroup' ? findCgroup(name).then((path) => [path]) : kind === 'unit' ? findUnitCgroups(name) : findContainerCgroups(name)
+    if (kind !== 'container') return kind === 'cgroup' ? [await findCgroup(name)] : findUnitCgroups(name)
+    const found = await findContainerCgroups(name)
+    containers.push({ name, cgroups: found })
+    return found
   })
-  return { users: await each('users', choice.users, findUser), groups: await each('groups', choice.groups, findGroup), cgroups: cgroups.flat() }
+  return { containers, users: await each('users', choice.users, findUser), groups: await each('groups', choice.groups, findGroup), cgroups: cgroups.flat() }
 }
 
 /** What opening the gate with this choice would do on the machine of these facts; does nothing. */
 export async function previewChoice(choice: GateChoice, probe: () => Promise<MachineFacts>): Promise<Preview | { readonly problem: ChoiceProblem }> {
   let names: ChosenNames
   try {
-    names = await findNames(choice)
+    const { containers: _containers, ...found } = await findNames(choice)
+    names = found
   } catch (error) {
     if (error instanceof UnknownName) return { problem: error.problem }
     throw error

@@ -3,7 +3,7 @@ import type { BigIntStats } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-const mountPoint = '/sys/fs/cgroup'
+export const mountPoint = '/sys/fs/cgroup'
 /** A machine full of containers has some thousands; beyond that the list is given up, which only makes a wrong path be found later. */
 const most = 20_000
 

@@ -29,7 +29,7 @@ export function unitCgroups(all: readonly string[], name: string): string[] {
 
 /**
  * The cgroups of a container, by id (twelve digits or more, as Docker, Podman, containerd and CRI-O write it into the path) or by name (LXC, systemd-nspawn; Docker and
- * Podman are asked for its process). A container of theirs that is removed and made anew gets another id and so another cgroup; which one, their daemons alone know.
+ * Podman are asked for its process). A container of theirs that is removed and made anew gets another id and so another cgroup: see containerWatch.ts.
  * Fails with `unknown-cgroup`.
  */
 export async function findContainerCgroups(name: string): Promise<string[]> {

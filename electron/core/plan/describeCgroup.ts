@@ -21,6 +21,6 @@ export function saidOfCgroup(path: string, news: CgroupNews): string {
   }
   const who = `${kind === 'unit' ? 'Unit' : 'Container'} ${name}`
   if (news === 'back') return `${who} has started: it is taken.`
-  // A container that is made anew bears its name alone, and which id that is only its daemon knows.
-  return `${who} ${news === 'ended' ? 'has ended' : 'is not running'}: nothing of it is taken until it starts${news === 'ended' ? ' again' : ''}${byId ? ' under this id; one made anew has another, and has to be chosen anew' : ''}.`
+  // Which id one made anew has only its daemon knows; who chose it asks (probe/containerWatch.ts), by what name is not said here.
+  return `${who} ${news === 'ended' ? 'has ended' : 'is not running'}: nothing of it is taken until it starts${news === 'ended' ? ' again' : ''}${byId ? '; one made anew has another id, and is taken if it was chosen by its name' : ''}.`
 }

@@ -166,6 +166,28 @@ describe('the gate', () => {
     expect(order.slice(1)).toEqual([['digest', { ipv6: false, interfaces: ['up0'] }], ['digest', { ipv6: false, interfaces: ['br0'] }]])
   })
 
+  test('a container made anew: its cgroups take the place of the old ones, unless somebody has chosen otherwise', async () => {
+    const { gate, open } = make()
+    const mine = await open()
+    const chosen = parsePlan({ ...plan, scope: ['local'], cgroups: ['docker/a', 'system.slice/other.service'] })
+    const choosing = gate.change(chosen)
+    ;(await mine.next('change')).resolve({ took: 1 } as never)
+    await choosing
+    const moving = gate.moveCgroups('web', ['docker/a'], ['docker/b'])
+    const asked = await mine.next('change', 1)
+    expect(asked.args).toMatchObject({ plan: { cgroups: ['docker/b', 'system.slice/other.service'], tcp: plan.tcp } })
+    asked.resolve({ took: 1 } as never)
+    await moving
+    expect(gate.state().plan?.cgroups).toEqual(['docker/b', 'system.slice/other.service'])
+    expect(gate.state().warnings).toEqual(['Container web was made anew and is another one: it is taken from now on, what it opened before that went direct.'])
+    await gate.moveCgroups('web', ['docker/a'], ['docker/c'])
+    expect(mine.asked.filter(({ type }) => type === 'change').length).toBe(2)
+    const refused = gate.moveCgroups('web', ['docker/b'], ['docker/c'])
+    ;(await mine.next('change', 2)).reject(new Failure('unknown-cgroup', 'gone'))
+    await expect(refused).rejects.toMatchObject({ code: 'unknown-cgroup' })
+    expect(gate.state().plan?.cgroups).toEqual(['docker/b', 'system.slice/other.service'])
+  })
+
   test('opens again after it was closed, with a new helper and no memory of the old', async () => {
     const { gate, open, helpers } = make()
     const first = await open()

@@ -20,7 +20,7 @@ test('names', () => {
   expect([`system.slice/docker-${id}.scope`, `docker/${id}`, 'lxc.payload.web', 'machine.slice/machine-web.scope', 'system.slice/web.service', 'a/b'].map((path) => Object.values(nameOfCgroup(path)))).toEqual([
     ['container', '0123456789ab', true], ['container', '0123456789ab', true], ['container', 'web', false], ['container', 'web', false], ['unit', 'web.service', false], ['cgroup', 'a/b', false],
   ])
-  expect(saidOfCgroup(`system.slice/docker-${id}.scope`, 'ended')).toBe('Container 0123456789ab has ended: nothing of it is taken until it starts again under this id; one made anew has another, and has to be chosen anew.')
+  expect(saidOfCgroup(`system.slice/docker-${id}.scope`, 'ended')).toBe('Container 0123456789ab has ended: nothing of it is taken until it starts again; one made anew has another id, and is taken if it was chosen by its name.')
   expect(saidOfCgroup('a/b', 'ended')).toBe('The cgroup a/b is gone: nothing of it is taken until it is made again.')
 })
 
