@@ -7,6 +7,7 @@ import type { HandOver } from '#core/plan/handOver.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { relayPortTries } from '#core/plan/plan.ts'
+import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
@@ -29,6 +30,7 @@ import { CgroupWatch } from './cgroupWatch.ts'
 import type { Person } from './findPerson.ts'
 import { flowRoom } from './flowRoom.ts'
 import { GuardLink } from './guardLink.ts'
+import { MarkWatch } from './markWatch.ts'
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import { RelayLink, relayHandOver, requireFitting } from './relayLink.ts'
@@ -87,6 +89,7 @@ export class OpenGate {
   #watch: RuleWatch | undefined
   #surroundings: Surroundings | undefined
   #cgroups: CgroupWatch | undefined
+  #marks: MarkWatch | undefined
   readonly #cgroupNews: CgroupNewsTeller
   /** The relay sends again what waited. */
   #holds = false
@@ -262,6 +265,7 @@ export class OpenGate {
     this.#watchRules(backend, applied.ruleSet, keeper)
     this.#watchSurroundings({ lenient: facts.lenientLo === true, bridgesCall: bridgesCalled }, ready.holds, firewalls.filter((each) => !each.letsPass))
     this.#watchCgroups(applied)
+    this.#watchMarks(plan.marks)
     this.#phase = 'open'
     logAction({ result: 'note', text: `the gate is open by ${backend}, the relay on port ${String(ready.port)}` })
     this.#watchEvery(pingEvery)
@@ -280,6 +284,18 @@ export class OpenGate {
     })
     this.#watch = watch
     watch.start()
+  }
+
+  /** From now on rules of others that use bits of ours are told. */
+  #watchMarks(marks: InterceptionPlan['marks']): void {
+    this.#marks = new MarkWatch({
+      marks,
+      onFound: (message) => {
+        logAction({ result: 'note', text: message })
+        this.#context.emit({ event: 'warning', code: 'marks-taken', message })
+      },
+    })
+    this.#marks.start()
   }
 
   /** From now on what others do that breaks diverted flows is told, and what can be done about it is done. */
@@ -651,6 +667,7 @@ export class OpenGate {
     const troubles: FailureReport[] = []
     await this.#watch?.stop()
     await this.#surroundings?.stop()
+    await this.#marks?.stop()
     this.#cgroups?.stop()
     await this.#resetFlows()
     for (const undo of this.#undo.splice(0).reverse()) {

@@ -1,10 +1,10 @@
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
-import { chainPrefix, iptablesTables, nftFamily, nftTable } from '#core/rules/names.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
 import { listManagers } from '#probe/managers.ts'
 
 import { logAction } from './actionLog.ts'
+import { listenToNft } from './nftChanges.ts'
 import { startMonitor } from './monitor.ts'
 import type { Monitor } from './monitor.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -72,7 +72,12 @@ export class RuleWatch {
       this.#watch('ip', [ip, '-N', 'monitor', 'rule', 'route'], (line) => line.includes('Deleted') && ours.some((word) => line.includes(word)) && this.#stir())
     }
     const nftTells = backend === 'iptables' || (backend === 'nft' && keeper.holder === undefined)
-    if (nft !== undefined && nftTells) this.#watch('nft', [nft, 'monitor'], this.#nftListener(backend))
+    if (nft !== undefined && nftTells) {
+      this.#watch('nft', [nft, 'monitor'], listenToNft(backend, isOwnTool, (who) => {
+        this.#suspect = who
+        this.#stir()
+      }))
+    }
     const untold = ip === undefined || backend === 'iptables-legacy' || (nftTells && nft === undefined)
     this.#timer = setInterval(() => {
       // Whoever waits for its monitor is told nothing meanwhile.
@@ -155,24 +160,6 @@ export class RuleWatch {
       this.#settle = undefined
       void this.look()
     }, settleTime)
-  }
-
-  /** Lines of one change come before the line that says whose it was. */
-  #nftListener(backend: Backend): (line: string) => void {
-    const ours = backend === 'nft' ? [` ${nftFamily} ${nftTable}`] : [...iptablesTables.flatMap((table) => [` ip ${table}`, ` ip6 ${table}`]), chainPrefix]
-    let touched = false
-    return (line) => {
-      const author = /^# new generation \d+ by process (\d+) \(([^)]*)\)/.exec(line)
-      if (author === null) {
-        touched ||= line.startsWith('delete ') && !line.startsWith('delete element') && ours.some((word) => line.includes(word))
-        return
-      }
-      if (!touched) return
-      touched = false
-      const [, pid = '', name = ''] = author
-      if (!isOwnTool(Number(pid))) this.#suspect = `${name.replace(/[^\x20-\x7e]/g, '?')}, process ${pid}`
-      this.#stir()
-    }
   }
 
   #watch(name: string, words: readonly [string, ...string[]], onLine: (line: string) => void, waited = 0): void {

@@ -19,22 +19,47 @@ const neighbourBits = 0x00ff_ff00 | 0xca6c
  */
 export async function checkConflicts(plan: Pick<InterceptionPlan, 'marks' | 'table'>, routing?: Routing, writers?: readonly MarkWriter[]): Promise<void> {
   const [{ rules, routes }, writing] = await Promise.all([routing ?? readRouting([plan.table]), writers ?? readMarkWriters()])
-  const others = rules.filter(({ rule }) => rule.protocol !== String(routeProtocol))
-  const ours = (plan.marks.forwarded | plan.marks.local | plan.marks.uplink) >>> 0
-  const taken = others.find(({ rule }) => (bitsOf(rule) & ours) !== 0)
-  const writer = writing.find(({ bits }) => (bits & ours) !== 0)
-  if (taken !== undefined || writer !== undefined) {
-    const free = freeBits(others, writing)
-    const words = free.length < 3 ? '' : `; free here are --marks ${free.slice(0, 3).map(hex).join(',')}`
-    const what = taken !== undefined ? `an ip rule of somebody else's looks at mark bits that Sluice would use: ${describe(taken)}` : writer !== undefined ? `a rule of somebody else's writes mark bits that Sluice would use: ${describeWriter(writer)}` : ''
-    throw new Failure('marks-taken', `${what}${words}`)
-  }
+  const others = ofOthers(rules)
+  const { looking: [looking], writing: [written], free } = conflictsIn(plan.marks, others, writing)
+  const words = free === undefined ? '' : `; free here are ${free}`
+  if (looking !== undefined) throw new Failure('marks-taken', `an ip rule of somebody else's looks at mark bits that Sluice would use: ${looking}${words}`)
+  if (written !== undefined) throw new Failure('marks-taken', `a rule of somebody else's writes mark bits that Sluice would use: ${written}${words}`)
   const user = others.find(({ rule }) => rule.table === String(plan.table))
   const isForeign = routes.some(({ table, protocol }) => table === plan.table && protocol !== String(routeProtocol))
   const route = user === undefined && isForeign ? await foreignRoute(plan.table) : undefined
   if (user === undefined && route === undefined) return
   const what = user === undefined ? `there is a route of somebody else's in it: ${route ?? ''}` : `an ip rule of somebody else's looks it up: ${describe(user)}`
   throw new Failure('table-taken', `the routing table ${String(plan.table)} is in use: ${what}; free is --table ${String(await freeTable(plan.table, others))}`)
+}
+
+/** What others do with bits of these marks. */
+export interface MarkConflicts {
+  /** Their ip rules that look at them, as `ip` says it. */
+  readonly looking: readonly string[]
+  /** Chains whose rules write them, with all bits they write. */
+  readonly writing: readonly string[]
+  /** Marks that nobody uses: `--marks A,B,C`. */
+  readonly free?: string
+}
+
+/** The same of marks alone, all of it, as it is now. */
+export async function findMarkConflicts(marks: InterceptionPlan['marks']): Promise<MarkConflicts> {
+  const [{ rules }, writing] = await Promise.all([readRouting([]), readMarkWriters()])
+  return conflictsIn(marks, ofOthers(rules), writing)
+}
+
+function ofOthers(rules: readonly ListedRule[]): ListedRule[] {
+  return rules.filter(({ rule }) => rule.protocol !== String(routeProtocol))
+}
+
+function conflictsIn(marks: InterceptionPlan['marks'], others: readonly ListedRule[], writers: readonly MarkWriter[]): MarkConflicts {
+  const ours = (marks.forwarded | marks.local | marks.uplink) >>> 0
+  const free = freeBits(others, writers)
+  return {
+    looking: others.filter(({ rule }) => (bitsOf(rule) & ours) !== 0).map(describe),
+    writing: [...new Set(writers.filter(({ bits }) => (bits & ours) !== 0).map(describeWriter))],
+    ...(free.length < 3 ? {} : { free: `--marks ${free.slice(0, 3).map(hex).join(',')}` }),
+  }
 }
 
 /** A rule with a mask looks at the mask's bits; one without at the whole mark, and so meets a packet of ours only if its mark has a bit of ours. */

@@ -247,6 +247,33 @@ test.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s: rules of others 
   await expectClean(lab, between)
 })
 
+/** What takes a mark of ours away once it is set, and what that does to a program's connection is seen by packets. */
+const unmarking = {
+  nft: ['nft "add table inet vpn; add chain inet vpn out { type route hook output priority -100; tcp dport 8080 meta mark set meta mark & 0xcfffffff; }"', 'in inet vpn out, bits 0x30000000'],
+  iptables: ['for t in iptables-nft ip6tables-nft; do $t -t mangle -A OUTPUT -p tcp --dport 8080 -j MARK --set-xmark 0/0x30000000; done', 'in iptables mangle OUTPUT (IPv4), bits 0x30000000'],
+  'iptables-legacy': ['for t in iptables-legacy ip6tables-legacy; do $t -t mangle -A OUTPUT -p tcp --dport 8080 -j MARK --set-xmark 0/0x30000000; done', 'in iptables-legacy mangle OUTPUT (IPv4), bits 0x30000000'],
+} as const
+
+test.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s: rules of others that come while the gate is open and use marks of ours are told, each once, with marks that are free', async (backend) => {
+  const told = (): string[] => helper.events.flatMap((event) => (event.event === 'warning' && event.code === 'marks-taken' ? [event.message] : []))
+  await openGate(helper, programs, backend, { hold: false, scope: ['local'] })
+  expect(await ask(lab, 'router', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
+  // Some are no matter.
+  await router(markRules[backend])
+  const [rule, who] = unmarking[backend]
+  await router(rule)
+  await helper.event('warning', ({ code, message }) => code === 'marks-taken' && message.includes(who))
+  for (const message of told()) expect(message).toMatch(/^A rule of somebody else's that came while the gate is open writes mark bits of Sluice's: in \S.* bits 0x30000000\. .*\(--marks 0x[0-9a-f]+,0x[0-9a-f]+,0x[0-9a-f]+\)\.$/)
+  // It was true: nothing of this comes to the relay any more.
+  expect(await ask(lab, 'router', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: false })
+  await router('ip rule add pref 100 fwmark 0x10000000/0x30000000 lookup main')
+  await helper.event('warning', ({ code, message }) => code === 'marks-taken' && message.includes('"100: fwmark 0x10000000/0x30000000 lookup 254" (IPv4)'))
+  // What was told is not told again by the look that told this. On iptables each family has a rule of its own.
+  await expect.poll(() => told().length, { timeout: 20_000 }).toBe(backend === 'nft' ? 2 : 3)
+  expect(new Set(told()).size).toBe(told().length)
+  await helper.end()
+})
+
 describe.runIf(existsSync('/proc/sys/net/bridge')).each(['nft', 'iptables', 'iptables-legacy'] as const)('%s, behind a bridge that calls the rules of IP, as Docker has it', (backend) => {
   const { ipv4, ipv6 } = labAddresses
   const callRules = (value: 0 | 1): Promise<void> => router(`for f in iptables ip6tables; do echo ${String(value)} > /proc/sys/net/bridge/bridge-nf-call-$f; done`)
