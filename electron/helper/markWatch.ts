@@ -8,7 +8,7 @@ export interface MarkWatchOptions {
   readonly onFound: (message: string) => void
 }
 
-const lookEvery = 4000
+const lookEvery = 3000
 /** Rules by the ten thousand are long to list: no more than a fiftieth of the time goes into that. */
 const share = 50
 
