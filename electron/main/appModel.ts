@@ -2,6 +2,7 @@ import type { BridgeCalls, BridgeEvents, GateChoice, GateState, SessionState } f
 import { Failure, toFailureReport, type FailureReport } from '#core/contract/failure.ts'
 import type { InspectorResults } from '#core/contract/inspectorProtocol.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
+import { flowChoice, flowsAreFixed } from '#core/plan/flowChoice.ts'
 import { keepIsFixed, keepLimits, keepsSame } from '#core/plan/keepLimits.ts'
 import { parsePlanEdit, type PlanEdit } from '#core/plan/editPlan.ts'
 import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
@@ -111,6 +112,7 @@ export class AppModel {
     try {
       const { plan, containers } = await planChoice(choice)
       const limits = keepLimits(choice.keep)
+      const maxFlows = flowChoice(choice.maxFlows)
       this.changeSettings({ choice })
       const { version, settings } = this.#options
       const folder = freeFolder(await this.#options.sessionsFolder(), sessionName(plan, this.#options.now?.() ?? new Date()))
@@ -119,7 +121,7 @@ export class AppModel {
         this.#choice = choice
         this.#made = plan
         const netns = choice.netns.trim()
-        await this.#gate.open(plan, { folder, payload: choice.payload, ...limits, threads: this.#options.threads, ...(netns === '' ? {} : { netns }) })
+        await this.#gate.open(plan, { folder, payload: choice.payload, ...limits, threads: this.#options.threads, ...(maxFlows === undefined ? {} : { maxFlows }), ...(netns === '' ? {} : { netns }) })
       } catch (error) {
         discardSession(folder)
         throw error
@@ -151,6 +153,7 @@ export class AppModel {
       if (choice.netns.trim() !== this.#choice.netns.trim()) throw new Failure('cannot-change', 'The network namespace cannot be changed while the gate is open')
       if (choice.payload !== this.#choice.payload) throw new Failure('cannot-change', 'Whether payload is kept cannot be changed while the gate is open')
       if (!keepsSame(choice.keep, this.#choice.keep)) throw new Failure('cannot-change', keepIsFixed)
+      if (flowChoice(choice.maxFlows) !== flowChoice(this.#choice.maxFlows)) throw new Failure('cannot-change', flowsAreFixed)
       const { plan, containers } = await planChoice(choice)
       const former = { choice: this.#choice, made: this.#made }
       this.#choice = choice

@@ -6,6 +6,7 @@ import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { parsePortWords, type PortWords } from '#core/plan/parsePortWords.ts'
 import { formatPorts } from '#core/plan/formatPorts.ts'
 import { checkChoice, choiceKey, defaultChoice, planOfChoice, wordsOf } from '#core/plan/gateChoice.ts'
+import { flowsAreFixed } from '#core/plan/flowChoice.ts'
 import { keepIsFixed, keepsSame } from '#core/plan/keepLimits.ts'
 import { mergePorts } from '#core/plan/mergePorts.ts'
 import { parsePorts } from '#core/plan/parsePorts.ts'
@@ -126,7 +127,7 @@ export class PortsStore {
   /** What is chosen differs from what the open gate does. */
   isPending(gate: GateState): boolean {
     if (gate.choice === undefined || gate.phase === 'closed') return false
-    return choiceKey(this.choice) !== choiceKey(gate.choice) || this.choice.payload !== gate.choice.payload || (this.problemOf('keep') === null && !keepsSame(this.choice.keep, gate.choice.keep))
+    return choiceKey(this.choice) !== choiceKey(gate.choice) || this.choice.payload !== gate.choice.payload || (this.problemOf('keep') === null && !keepsSame(this.choice.keep, gate.choice.keep)) || this.choice.maxFlows.trim() !== gate.choice.maxFlows.trim()
   }
   /** Why that cannot be done while the gate is open; null: it can. */
   liveProblem({ plan, backend, choice }: GateState): string | null {
@@ -135,6 +136,7 @@ export class PortsStore {
     if (choice.netns.trim() !== this.choice.netns.trim()) return 'The network namespace cannot be changed while the gate is open'
     if (choice.payload !== this.choice.payload) return 'Whether payload is kept cannot be changed while the gate is open'
     if (!keepsSame(choice.keep, this.choice.keep)) return keepIsFixed
+    if (choice.maxFlows.trim() !== this.choice.maxFlows.trim()) return flowsAreFixed
     try {
       // Names are no matter of this: whom it concerns can always be changed.
       checkChange(plan, planOfChoice(this.choice, { users: [], groups: [], cgroups: [] }), backend)

@@ -216,6 +216,31 @@ test('no more of a flow is kept than was chosen, nor can that be changed while t
   await page.getByText('More choices').click()
 })
 
+test('no more flows are relayed at once than was chosen, nor can that be changed while the gate is open', async () => {
+  const { page } = window
+  await window.typePorts('80')
+  await page.getByText('More choices').click()
+  const flows = page.getByLabel('Flows at once')
+  await flows.fill('1')
+  await window.button('Open gate').click()
+  await expect(window.gate).toHaveAttribute('data-gate', 'open')
+  const slow = download('only')
+  await expect(window.row('name=only')).toContainText('live')
+  const { code } = await lab.exec('client', ['curl', '-sS', `http://${server}/hello?none`], { reject: false })
+  expect(code).not.toBe(0)
+  await expect(page.getByText('no room for more flows').first()).toBeVisible()
+  await get('router', ':8081/release?name=only')
+  expect((await slow.ended).code).toBe(0)
+  await window.go('Ports')
+  await flows.fill('2')
+  await expect(page.getByText('How many flows there may be at once cannot be changed while the gate is open')).toBeVisible()
+  await flows.fill('1')
+  await page.keyboard.press('Control+e')
+  await closed()
+  await flows.fill('')
+  await page.getByText('More choices').click()
+})
+
 test('the gate of another network namespace, chosen from the list', async () => {
   const { page } = window
   const rules = async () => (await lab.exec('client', ['nft', 'list', 'ruleset'])).stdout

@@ -84,6 +84,8 @@ export interface GateChoice {
   readonly payload: boolean
   /** What is recorded at most: bytes as a person writes them; empty: no limit. Beyond `session` the oldest part of the record goes. */
   readonly keep: { readonly session: string; readonly flow: string }
+  /** Flows at once, as `flowChoice` reads it; empty: the usual. */
+  readonly maxFlows: string
 }
 export type ChoiceField = keyof GateChoice
 /** Something about a choice that only a look at the machine can tell: there is no such user, unit, container. */

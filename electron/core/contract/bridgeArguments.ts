@@ -38,6 +38,7 @@ export const gateChoiceShape = v.strictObject({
   priority: line(40),
   payload: v.boolean(),
   keep: v.strictObject({ session: line(24), flow: line(24) }),
+  maxFlows: line(16),
 })
 const theme = v.picklist(['system', 'light', 'dark'])
 const recentPorts = v.pipe(v.array(line(4096)), v.maxLength(12))

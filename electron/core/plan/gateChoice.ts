@@ -1,6 +1,7 @@
 import { toFailureReport, Failure } from '../contract/failure.ts'
 import type { ChoiceField, GateChoice } from '../contract/bridge.ts'
 import { parsePortWords } from './parsePortWords.ts'
+import { flowChoice } from './flowChoice.ts'
 import { parseHandOver } from './handOver.ts'
 import { formatPorts } from './formatPorts.ts'
 import { keepLimits, usualSessionBudget } from './keepLimits.ts'
@@ -35,6 +36,7 @@ export const defaultChoice: GateChoice = {
   priority: '',
   payload: true,
   keep: { session: usualSessionBudget, flow: '' },
+  maxFlows: '',
 }
 
 /** Words of a field: separated by commas or white space. */
@@ -121,6 +123,7 @@ export function checkChoice(choice: GateChoice): ChoiceProblems {
   if (choice.refuse.trim() !== '') check('refuse', () => parsePorts(choice.refuse))
   check('udpIdle', () => idleOf(choice.udpIdle))
   check('keep', () => keepLimits(choice.keep))
+  check('maxFlows', () => flowChoice(choice.maxFlows))
   for (const way of choice.send) check('send', () => parseHandOver(handOverText(way)))
   // It quotes what the fields make together, which nobody has typed.
   if (problems.send !== undefined) problems.send = capital(problems.send.replace(/^"(?:[^"\\]|\\.)*…?"(?:: | )/, ''))
@@ -144,7 +147,7 @@ function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 
-/** Equal texts mean the same choice, whatever the order and spacing of what was typed; undefined while it is wrong. `payload` and `keep` are left out: they are no part of a plan. */
+/** Equal texts mean the same choice, whatever the order and spacing of what was typed; undefined while it is wrong. `payload`, `keep` and `maxFlows` are left out: they are no part of a plan. */
 export function choiceKey(choice: GateChoice): string | undefined {
   if (Object.keys(checkChoice(choice)).length > 0) return undefined
   const plan = planOfChoice(choice, { users: [], groups: [], cgroups: [] })

@@ -28,11 +28,11 @@ test('settings of 0.1 are taken over with all they knew', () => {
 
 test('a choice that came to be since is as it is at first', () => {
   const path = join(folder, 'without.json')
-  const { keepPort: _keepPort, keep: _keep, ...older } = { ...defaultChoice, ports: '22', hold: false }
+  const { keepPort: _keepPort, keep: _keep, maxFlows: _maxFlows, ...older } = { ...defaultChoice, ports: '22', hold: false }
   writeFileSync(path, JSON.stringify({ format: 2, settings: { theme: 'light', choice: older, recentPorts: ['22'] } }))
   const file = new SettingsFile(path)
   expect(file.setAside).toBeUndefined()
-  expect(file.settings.choice).toEqual({ ...older, keepPort: false, keep: { session: '4 GiB', flow: '' } })
+  expect(file.settings.choice).toEqual({ ...older, keepPort: false, keep: { session: '4 GiB', flow: '' }, maxFlows: '' })
 })
 
 test('what is damaged is put aside', () => {

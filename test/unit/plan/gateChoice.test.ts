@@ -4,6 +4,7 @@ import type { GateChoice } from '#core/contract/bridge.ts'
 import { formatPortWords } from '#core/plan/formatPortWords.ts'
 import { parsePortWords } from '#core/plan/parsePortWords.ts'
 import { checkChoice, choiceKey, defaultChoice, planOfChoice, programWord } from '#core/plan/gateChoice.ts'
+import { flowChoice } from '#core/plan/flowChoice.ts'
 import { keepLimits, keepsSame } from '#core/plan/keepLimits.ts'
 import { formatPlanPorts } from '#core/plan/formatPlanPorts.ts'
 
@@ -65,6 +66,10 @@ describe('a choice', () => {
     expect(keepLimits({ session: ' ', flow: '64 KiB' })).toEqual({ maxBytes: null, maxBytesPerFlow: 65_536 })
     expect([keepsSame({ session: '4GiB', flow: '' }, defaultChoice.keep), keepsSame({ session: '4G', flow: '' }, defaultChoice.keep)]).toEqual([true, false])
     for (const [session, flow, why] of [['much', '', '"much"'], ['4', '', 'At least 1 MiB'], ['', '0', 'At least 1 byte'], ['', '-1', '"-1"'], ['99999999T', '', '500M']] as const) expect(checkChoice(chosen({ keep: { session, flow } }))).toEqual({ keep: said(why) })
+  })
+  test('has so many flows at once', () => {
+    expect(['', ' 100 ', '1000000'].map(flowChoice)).toEqual([undefined, 100, 1_000_000])
+    for (const maxFlows of ['0', '1000001', 'many', '1e3']) expect(checkChoice(chosen({ maxFlows }))).toEqual({ maxFlows: said('1 to 1000000') })
   })
   test('sends a port to one proxy', () => {
     const way = { ports: '80', kind: 'proxy2', to: '127.0.0.1:1' } as const
