@@ -12,6 +12,7 @@ export class CgroupNewsTeller {
   readonly #say: (code: 'cgroup-gone' | 'cgroup-back', message: string) => void
   readonly #saidAt = new Map<string, number[]>()
   #before: Seen['cgroupIds']
+  #chosen: ReadonlySet<string> = new Set()
 
   constructor(say: (code: 'cgroup-gone' | 'cgroup-back', message: string) => void) {
     this.#say = say
@@ -19,13 +20,13 @@ export class CgroupNewsTeller {
 
   /** A choice that is new, with what there is of it; what was chosen before is spoken of by `tell`. */
   begin({ sets, cgroupIds }: Seen): void {
-    const known = this.#saidAt
     for (const { path } of sets.cgroups) {
-      if (known.has(path)) continue
-      known.set(path, [])
+      if (this.#chosen.has(path)) continue
+      if (!this.#saidAt.has(path)) this.#saidAt.set(path, [])
       if (cgroupIds !== undefined && !Object.hasOwn(cgroupIds, path)) this.#say('cgroup-gone', saidOfCgroup(path, 'missing'))
     }
     this.#before = cgroupIds
+    this.#chosen = new Set(sets.cgroups.map(({ path }) => path))
   }
 
   tell({ sets, cgroupIds = {} }: Seen): void {
@@ -33,7 +34,7 @@ export class CgroupNewsTeller {
     this.#before = cgroupIds
     const now = performance.now()
     for (const { path } of sets.cgroups) {
-      if (before[path] === cgroupIds[path]) continue
+      if (!this.#chosen.has(path) || before[path] === cgroupIds[path]) continue
       const said = this.#saidAt.get(path)?.filter((at) => now - at < within)
       if (said === undefined) continue
       this.#saidAt.set(path, said)

@@ -73,10 +73,13 @@ export function relayHandOver({ ports, to }: HandOver, marks: InterceptionPlan['
   return Object.values(relayAddress).map((address) => ({ ports, ...to, address, mark: legMark(marks) }))
 }
 
+/** Of what it says. */
 const lineLimit = 64 << 10
+/** Of what it is told (native/control/json.h). */
+const toldLimit = 512 << 10
 /** Of a line, for what is not in the lists: names and numbers, the person's groups, the session's folder. */
 const elsewhere = 24 << 10
-const mostRefused = 1024
+const mostRefused = 4096
 const mostProxies = 128
 
 /**
@@ -86,7 +89,7 @@ const mostProxies = 128
 export function requireFitting(handOvers: readonly HandOver[], { marks, refuse }: Pick<InterceptionPlan, 'marks' | 'refuse'>): void {
   const wishes = handOvers.flatMap((each) => relayHandOver(each, marks))
   const bytes = Buffer.byteLength(JSON.stringify([wishes, refuse]))
-  if (wishes.length > mostProxies || refuse.length > mostRefused || bytes > lineLimit - elsewhere) throw new Failure('bad-plan', 'There are too many ports, one by one, that are refused or sent to proxies: write them as ranges')
+  if (wishes.length > mostProxies || refuse.length > mostRefused || bytes > toldLimit - elsewhere) throw new Failure('bad-plan', 'There are too many ports, one by one, that are refused or sent to proxies: write them as ranges')
 }
 const readyWithin = 10_000
 const quitWithin = 6000

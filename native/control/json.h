@@ -11,7 +11,7 @@
 
 namespace sluice {
 
-constexpr std::size_t kMaxControlLine = 64U << 10U;  // bytes, without the line feed
+constexpr std::size_t kMaxControlLine = 512U << 10U;  // bytes, without the line feed; the longest start has 4,096 ranges of refused ports and as many, twice, of handed-over ones
 
 // Stricter than the RFC: a key twice, nesting beyond eight, a number that is no integer of 53 bits, and text that is not UTF-8 are errors.
 class Json {

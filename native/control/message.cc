@@ -63,9 +63,11 @@ class Reader {
   std::string wrong_;
 };
 
+constexpr std::size_t kMaxRanges = 4096;  // of a plan's lists
+
 bool parseRanges(const Json& json, std::vector<PortRange>& into) {
   const Json::Array* ranges = json.array();
-  if (ranges == nullptr || ranges->size() > 1024) return false;
+  if (ranges == nullptr || ranges->size() > kMaxRanges) return false;
   for (const Json& each : *ranges) {
     Reader range(each);
     const auto from = static_cast<std::uint16_t>(range.integer("from", 1, 65535));

@@ -54,6 +54,10 @@ void parsing() {
     line.replace(line.find(good), good.size(), bad);
     is(line, kMalformed);
   }
+  std::string many = "{\"from\":1,\"to\":65535}";  // as many as a plan may have, and one more
+  for (int more = 1; more < 4096; ++more) many += ",{\"from\":65535,\"to\":65535}";
+  CHECK_EQ(std::get<UdpChoicesMessage>(parseControlLine("{\"type\":\"udp\",\"refuse\":[" + many + "]}")).refuse.size(), std::size_t{4096});
+  is("{\"type\":\"udp\",\"refuse\":[" + many + ",{\"from\":1,\"to\":1}]}", kMalformed);
   const ControlMessage anew = parseControlLine(R"({"type":"udp","udpIdle":{"dns":3},"refuse":[{"from":443,"to":444}]})");
   CHECK_EQ(anew.index(), std::size_t{6});
   CHECK(std::get<UdpChoicesMessage>(anew).idle.dns == 3 && std::get<UdpChoicesMessage>(anew).idle.other == 60 && std::get<UdpChoicesMessage>(anew).refuse[0].to == 444);

@@ -9,7 +9,7 @@ import { portRange } from '../plan/portRange.ts'
  * `sluice change` <-> whoever has a gate open (the command or the window): one JSON object a line over a unix socket that only its owner and root can
  * reach; one request a connection at a time, each answered in order.
  */
-export const controlLineLimit = 1 << 20
+export const controlLineLimit = 2 << 20
 
 const duration = v.pipe(v.number(), v.minValue(1), v.maxValue(3650 * 86_400_000))
 

@@ -5,7 +5,7 @@ import { mostFlows } from './flowLimit.ts'
 import { planShape } from '../plan/plan.ts'
 
 /**
- * App <-> helper: one JSON object a line (at most 1 MiB) over the helper's standard input and output. The app asks with an id and gets one reply
+ * App <-> helper: one JSON object a line (at most 2 MiB: the longest plan) over the helper's standard input and output. The app asks with an id and gets one reply
  * with it; the helper tells with events. End of the helper's input means: take everything back and exit.
  */
 export const helperProtocolVersion = 1
@@ -128,4 +128,4 @@ export const helperEventShape = v.variant('event', [
 ])
 export type HelperEvent = v.InferOutput<typeof helperEventShape>
 
-export const helperLineLimit = 1 << 20
+export const helperLineLimit = 2 << 20

@@ -27,6 +27,9 @@ export interface HandOver {
 /** Longest path of a unix socket, in bytes: sun_path without its end, unix(7). */
 const longestPath = 107
 
+/** Together. */
+const mostRanges = 4096
+
 const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535))
 /** Shape only; meaning is `parseHandOvers`'s. */
 export const handOverShape = v.strictObject({
@@ -49,6 +52,7 @@ export function parseHandOvers(wishes: readonly HandOver[]): HandOver[] {
   for (const [index, { from }] of all.entries()) {
     if (index > 0 && from <= (all[index - 1]?.to ?? 0)) throw new Failure('bad-plan', `Port ${from} is sent to two proxies`)
   }
+  if (all.length > mostRanges) throw new Failure('bad-plan', `At most ${mostRanges} ranges of ports can be sent to proxies`)
   return parsed
 }
 

@@ -5,7 +5,7 @@ import { parseHandOvers } from './handOver.ts'
 import { mergePorts } from './mergePorts.ts'
 import { mergeCidrs, parseCidr } from './parseCidr.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
-import { defaultPriority, planShape, relayPortTries, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+import { defaultPriority, mostRanges, planShape, relayPortTries, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
 
 /**
  * Anything as a plan that is whole, meaningful and canonical: equal wishes have equal JSON, and parsing a plan again changes nothing. The helper runs this
@@ -32,9 +32,9 @@ export function parsePlan(input: unknown): InterceptionPlan {
   return {
     version: 1,
     // What is sent to a proxy must be taken first.
-    tcp: canonicalPorts([...plan.tcp, ...handOver.flatMap(({ ports }) => ports)]),
+    tcp: bounded(canonicalPorts([...plan.tcp, ...handOver.flatMap(({ ports }) => ports)])),
     // What is refused must be taken first.
-    udp: canonicalPorts([...plan.udp, ...plan.refuse]),
+    udp: bounded(canonicalPorts([...plan.udp, ...plan.refuse])),
     refuse: canonicalPorts(plan.refuse),
     udpIdle: { dns: plan.udpIdle.dns, quic: plan.udpIdle.quic, other: plan.udpIdle.other },
     hold: plan.hold,
@@ -68,6 +68,11 @@ function canonicalIds(ids: readonly number[]): number[] {
 function canonicalPorts(ranges: readonly PortRange[]): PortRange[] {
   for (const { from, to } of ranges) if (from > to) throw new Failure('bad-ports', `"${from}-${to}" runs backwards: write ${to}-${from}`)
   return mergePorts(ranges)
+}
+
+function bounded(ranges: readonly PortRange[]): readonly PortRange[] {
+  if (ranges.length > mostRanges) throw new Failure('bad-plan', `At most ${mostRanges} ranges of ports can be chosen, and these are ${ranges.length}`)
+  return ranges
 }
 
 /** Sorted; what a wildcard covers is left out, since nft refuses a set with both. */

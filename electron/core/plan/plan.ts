@@ -103,13 +103,17 @@ const cidrs = v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(4
 
 const within = ({ least, most }: { readonly least: number; readonly most: number }) => v.pipe(v.number(), v.integer(), v.minValue(least), v.maxValue(most))
 
+/** Of each list of them, also where several lists of a wish come together in one of the plan. */
+export const mostRanges = 4096
+const ranges = v.pipe(v.array(range), v.maxLength(mostRanges))
+
 /** Shape only, bounded; meaning (order, overlap, names, families) is `parsePlan`'s. */
 export const planShape = v.strictObject({
   version: v.literal(1),
-  tcp: v.pipe(v.array(range), v.maxLength(4096)),
-  udp: v.pipe(v.array(range), v.maxLength(4096)),
+  tcp: ranges,
+  udp: ranges,
   // Absent from the session files of 0.1.
-  refuse: v.optional(v.pipe(v.array(range), v.maxLength(4096)), []),
+  refuse: v.optional(ranges, []),
   handOver: v.optional(v.pipe(v.array(handOverShape), v.maxLength(64)), []),
   udpIdle: v.optional(v.strictObject({ dns: idle, quic: idle, other: idle }), defaultUdpIdle),
   hold: v.optional(v.boolean(), true),

@@ -1,6 +1,6 @@
 import { chainPrefix, fromBridge, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
 import { carriedOf, cgroupsBehind, cgroupsThere, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet, type Step } from './ruleSet.ts'
-import { addNetworks, addPorts, areMany, isLong, portLists, type TreeChain } from './treeIptables.ts'
+import { addNetworks, addPorts, addQuestion, isLong, leafNetworks, portLists, type TreeChain } from './treeIptables.ts'
 
 export interface IptablesOptions {
   readonly relayPort: number
@@ -51,7 +51,8 @@ export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): Ipta
   const taking = (chains: readonly RenderedChain[]): RenderedChain[] => chains.filter((chain) => chain.takes)
   const asking = (chains: readonly RenderedChain[]): RenderedChain[] => chains.filter((chain) => chain.asksForOld)
   const adding = (chains: readonly RenderedChain[]): string[] => jumpsTo(chains).map((jump) => `-A ${jump}`)
-  const text = (lines: (chains: readonly RenderedChain[]) => string[]): string => tablesOf(ruleSet).map((table) => restoreText(table, lines(chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, options))))).join('')
+  const rendered = tablesOf(ruleSet).map((table) => ({ table, chains: chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, options)) }))
+  const text = (lines: (chains: readonly RenderedChain[]) => string[]): string => rendered.map(({ table, chains }) => restoreText(table, lines(chains))).join('')
   // Declaring a chain that exists empties it, atomically.
   const drain = text((chains) => declaring(taking(chains)))
   return {
@@ -76,7 +77,10 @@ export interface IptablesState {
  * does not have go, with their jumps. Empty: nothing differs.
  */
 export function renderIptablesChange(before: IptablesState, after: IptablesState, options: Omit<IptablesOptions, 'oldUdp' | 'until' | 'hopless'>): string {
-  const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
+  // Every few seconds it is the lease alone, and thousands of networks are not worth looking at.
+  const sameRules = before.ruleSet === after.ruleSet && before.hopless === after.hopless
+  const mayDiffer = (chain: Chain): boolean => !sameRules || chain.takes === true || chain.steps.some(({ when }) => when.some((match) => match.is === 'of-old-udp-socket'))
+  const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table).filter(mayDiffer).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
   const rulesIn = (chains: readonly RenderedChain[]): Map<string, string[]> => new Map(chains.map((chain) => [chain.name, linesOf(chain)]))
   const cgroupsOf = (chains: readonly RenderedChain[], name: string): string | undefined => chains.find((chain) => chain.name === name)?.cgroups
   return iptablesTables
@@ -125,38 +129,60 @@ interface RenderedChain extends TreeChain {
 /** First the one that bears the name. Of several that one has what draining empties; the others then are where nobody comes. */
 function renderChain(ruleSet: RuleSet, chain: Chain, options: IptablesOptions): RenderedChain[] {
   const made: RenderedChain[] = []
+  const cgroups = cgroupsBehind(chain, ruleSet)
   const grow = (): RenderedChain => {
-    const more: RenderedChain = { name: `${nameOf(chain.name)}_${String(made.length)}`, takes: false, asksForOld: false, cgroups: '', rules: [] }
+    const more: RenderedChain = { name: `${nameOf(chain.name)}_${String(made.length)}`, takes: false, asksForOld: false, cgroups, rules: [] }
     made.push(more)
     return more
   }
-  let into: RenderedChain = { name: nameOf(chain.name), ...(chain.hook === undefined ? {} : { hook: chain.hook }), takes: chain.takes === true, asksForOld: false, cgroups: cgroupsBehind(chain, ruleSet), rules: [] }
+  const into: RenderedChain = { name: nameOf(chain.name), ...(chain.hook === undefined ? {} : { hook: chain.hook }), takes: chain.takes === true, asksForOld: false, cgroups, rules: [] }
   made.push(into)
-  for (const [index, step] of chain.steps.entries()) {
+  for (const step of chain.steps) {
     if ((step.then.does === 'hold' || step.then.does === 'zone') && options.holds !== true) continue
     const all = verdicts(ruleSet, step.then, options)
     const [verdict] = all
-    const [networks, ports] = [manyNetworks(ruleSet, step, options.family), step.when.find((match) => match.is === 'to-chosen-port')]
+    const [list, ports] = [listOf(ruleSet, step, options), step.when.find((match) => match.is === 'to-chosen-port')]
     if (step.when.some((match) => match.is === 'of-old-udp-socket')) into.asksForOld = true
-    if (networks !== undefined && verdict !== undefined) {
-      const rest = index === chain.steps.length - 1 ? undefined : grow()
-      addNetworks(into, networks.flag, networks.list, verdict, rest === undefined ? undefined : `-g ${rest.name}`, grow)
-      into = rest ?? into
+    if (list !== undefined && verdict !== undefined) {
+      // What follows in this chain is for those whom the list does not name, too.
+      const asking = step === chain.steps.at(-1) && list.others.length === 0 || step.then.does === 'return' ? into : grow()
+      if (asking !== into) into.rules.push(...conditionsOfAll(ruleSet, list.others, options).map((words) => joined([...words, `-j ${asking.name}`])))
+      addQuestion(asking, spareBit(ruleSet, chain), verdict, list.fill(grow), grow)
     } else if (ports !== undefined && verdict !== undefined && all.length === 1 && isLong(ruleSet.sets[ports.transport])) {
-      for (const words of conditionsOfAll(ruleSet, step.when.filter((match) => match !== ports), options)) addPorts(into, ruleSet.sets[ports.transport], joined(words), (list) => askPorts(ports.transport, list), verdict, grow)
+      for (const words of conditionsOfAll(ruleSet, step.when.filter((match) => match !== ports), options)) addPorts(into, ruleSet.sets[ports.transport], joined(words), (ask) => askPorts(ports.transport, ask), verdict, grow)
     } else into.rules.push(...conditionsOfAll(ruleSet, step.when, options).flatMap((words) => all.map((each) => joined([...words, each]))))
   }
   return made
 }
 
-/** What a step asks for, if that is many networks and nothing else. */
-function manyNetworks({ sets }: RuleSet, { when }: Step, family: Family): { readonly flag: '-s' | '-d'; readonly list: readonly string[] } | undefined {
-  const [match, ...others] = when
-  if (match === undefined || others.length > 0) return undefined
+/** With more entries a list is asked in a chain of its own: with so many in each, all that narrow one another have some two hundred jumps between them. */
+const fewEntries = 3
+
+interface LongList {
+  readonly others: readonly Match[]
+  readonly fill: (grow: () => TreeChain) => (list: TreeChain, verdict: string) => void
+}
+
+/** What a step asks for, if that is a long list. */
+function listOf(ruleSet: RuleSet, { when, then }: Step, options: IptablesOptions): LongList | undefined {
+  const { sets } = ruleSet
   const places = { 'to-skipped-network': ['-d', sets.skip], 'from-skipped-network': ['-s', sets.skipSources], 'from-chosen-network': ['-s', sets.sources], 'to-chosen-network': ['-d', sets.servers] } as const
-  if (!(match.is in places)) return undefined
-  const [flag, networks] = places[match.is as keyof typeof places]
-  return areMany(networks[family]) ? { flag, list: networks[family] } : undefined
+  for (const match of when) {
+    const others = when.filter((other) => other !== match)
+    if (match.is in places) {
+      const [flag, { [options.family]: networks }] = places[match.is as keyof typeof places]
+      if (networks.length > (then.does === 'jump' ? fewEntries : leafNetworks)) return { others, fill: (grow) => (list, verdict) => addNetworks(list, flag, networks, verdict, grow) }
+    } else if (then.does === 'jump' && (match.is === 'from-chosen-interface' || match.is === 'by-chosen-user' || match.is === 'by-chosen-group' || match.is === 'in-chosen-cgroup')) {
+      const entries = conditionsOf(ruleSet, match, options)
+      if (entries.length > fewEntries) return { others, fill: () => (list, verdict) => void list.rules.push(...entries.map((entry) => joined([entry, verdict]))) }
+    }
+  }
+  return undefined
+}
+
+/** What comes from elsewhere is marked `local` by nobody but who held it (it comes by lo), and what is sent here `forwarded` only by who answers a device. */
+function spareBit({ marks }: RuleSet, { name }: Chain): number {
+  return name.startsWith('out') ? marks.forwarded : marks.local
 }
 
 function conditionsOfAll(ruleSet: RuleSet, when: readonly Match[], options: IptablesOptions): string[][] {

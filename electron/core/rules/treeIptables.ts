@@ -12,35 +12,70 @@ export interface TreeChain {
 }
 
 /** So many networks are asked one by one. */
-const leafNetworks = 16
+export const leafNetworks = 16
+/** A chain has about so many branches. */
+const branching = 16
 /** So many multiport lists, or branches of them. */
 const leafLists = 8
 /** What -m multiport takes in one rule; a range counts as two. */
 const multiportLimit = 15
 
 /**
- * Adds rules to `into` that say `verdict` for addresses in one of the networks (sorted and apart, of one family), then whatever `rest` is, a verdict as well. `-g`: a branch does not
- * come back, so whoever is in none of its networks is as far as if he had passed all rules.
+ * Adds rules to `into` that say `verdict`, which does not end the walk, for addresses in one of the networks (sorted and apart, of one family).
+ * However they lie, four thousand are three branches deep, and each branch asks some sixteen rules at most.
  * @param grow makes another chain
  */
-export function addNetworks(into: TreeChain, flag: '-s' | '-d', networks: readonly string[], verdict: string, rest: string | undefined, grow: () => TreeChain): void {
-  const add = (chain: TreeChain, some: readonly Cidr[]): void => {
-    if (some.length <= leafNetworks) chain.rules.push(...some.map(({ text }) => `${flag} ${text} ${verdict}`))
-    else {
-      const [low, high] = halves(some)
-      for (const half of [low, high]) {
-        const [only] = half
-        if (half.length === 1 && only !== undefined) chain.rules.push(`${flag} ${only.text} ${verdict}`)
-        else {
-          const branch = grow()
-          chain.rules.push(`${flag} ${coverOf(half)} -g ${branch.name}`)
-          add(branch, half)
-        }
+export function addNetworks(into: TreeChain, flag: '-s' | '-d', networks: readonly string[], verdict: string, grow: () => TreeChain): void {
+  const add = (chain: TreeChain, branches: readonly Branch[]): void => {
+    for (const { cover, within } of branches) {
+      if (within.length === 0) chain.rules.push(`${flag} ${cover} ${verdict}`)
+      else {
+        const branch = grow()
+        // Whoever is here and in none of the branch's networks is in none of those that follow.
+        chain.rules.push(`${flag} ${cover} -g ${branch.name}`)
+        add(branch, within)
       }
     }
-    if (rest !== undefined) chain.rules.push(rest)
   }
-  add(into, networks.map(parseCidr))
+  add(into, branchesOf(networks))
+}
+
+/** A network that is asked for (nothing within), or one round several. */
+interface Branch {
+  readonly cover: string
+  readonly within: readonly Branch[]
+}
+
+/** The lease is written anew every few seconds, with all there is to compare: what thousands of networks look like is found once. */
+const found = new WeakMap<readonly string[], readonly Branch[]>()
+
+function branchesOf(networks: readonly string[]): readonly Branch[] {
+  const known = found.get(networks)
+  if (known !== undefined) return known
+  const grow = (some: readonly Cidr[]): Branch[] => {
+    if (some.length <= leafNetworks) return some.map(({ text }) => ({ cover: text, within: [] }))
+    const { parts, rest } = cut(some, Math.max(leafNetworks / 2, Math.ceil(some.length / branching)))
+    return [...parts, rest].flatMap((part) => (part.length <= 1 ? grow(part) : [{ cover: coverOf(part), within: grow(part) }]))
+  }
+  const branches = grow(networks.map(parseCidr))
+  found.set(networks, branches)
+  return branches
+}
+
+/**
+ * Adds rules to `into` that ask a list in a chain of its own, which comes back with the answer in one bit of the packet's mark: so there is one jump behind the list, not one for each of its entries.
+ * nf_tables follows at most 15 jumps, `-g` among them, and before Linux 6.19 looks through a chain anew for every jump that leads to it: lists that each jump to the next would multiply.
+ * The bit is clear again wherever the walk goes on.
+ * @param bit of a mark of ours that no packet bears here @param verdict `-j RETURN` for whom the list names; else a jump for them, and everybody else returns
+ * @param fill makes the list's rules, with a verdict that does not end the walk
+ */
+export function addQuestion(into: TreeChain, bit: number, verdict: string, fill: (list: TreeChain, verdict: string) => void, grow: () => TreeChain): void {
+  const word = `0x${bit.toString(16)}`
+  const [set, clear] = [`-j MARK --set-xmark ${word}/${word}`, `-j MARK --set-xmark 0x0/${word}`]
+  const leaves = verdict === '-j RETURN'
+  const list = grow()
+  fill(list, leaves ? clear : set)
+  into.rules.push(leaves ? set : clear, `-j ${list.name}`, `-m mark ! --mark ${word}/${word} -j RETURN`, clear, ...(leaves ? [] : [verdict]))
 }
 
 /**
@@ -70,9 +105,6 @@ export function addPorts(into: TreeChain, ranges: readonly PortRange[], words: s
 export function isLong(ranges: readonly PortRange[]): boolean {
   return portLists(ranges).length > leafLists
 }
-export function areMany(networks: readonly string[]): boolean {
-  return networks.length > leafNetworks
-}
 
 export interface PortList extends PortRange {
   readonly text: string
@@ -94,6 +126,17 @@ export function portLists(ranges: readonly PortRange[]): PortList[] {
     room -= cost
   }
   return lists.map(({ from, to, words }) => ({ from, to, text: words.join(',') }))
+}
+
+/**
+ * Takes parts of more than `size` and at most twice that out of them, each with a network round it that has none of the parts after it: those deepest in go first. Halves alone would not
+ * do: all addresses but one are 32 networks, or 128, of which each half has one.
+ */
+function cut(sorted: readonly Cidr[], size: number): { readonly parts: (readonly Cidr[])[]; readonly rest: readonly Cidr[] } {
+  if (sorted.length <= size) return { parts: [], rest: sorted }
+  const [low, high] = halves(sorted).map((half) => cut(half, size))
+  const [parts, rest] = [[...(low?.parts ?? []), ...(high?.parts ?? [])], [...(low?.rest ?? []), ...(high?.rest ?? [])]]
+  return rest.length > size ? { parts: [...parts, rest], rest: [] } : { parts, rest }
 }
 
 /** By the first bit in which they differ: of networks that are apart each has that bit. */

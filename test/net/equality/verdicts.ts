@@ -149,7 +149,14 @@ function takes(plan: InterceptionPlan, { who, transport, port, source, server }:
       : chosen(plan.interfaces, (name) => name === 'cl0' || name === 'cl*'))
 }
 
+/** Each read once: plans of thousands of networks are asked of each of the probes. */
+const addresses = new Map<string, ipaddr.IPv4 | ipaddr.IPv6>()
+const networks = new Map<string, [ipaddr.IPv4 | ipaddr.IPv6, number]>()
+
 function within(address: string, network: string): boolean {
-  const [one, [base, length]] = [ipaddr.parse(address), ipaddr.parseCIDR(network)]
+  const [base, length] = networks.get(network) ?? ipaddr.parseCIDR(network)
+  networks.set(network, [base, length])
+  const one = addresses.get(address) ?? ipaddr.parse(address)
+  addresses.set(address, one)
   return one.kind() === base.kind() && one.match(base, length)
 }

@@ -40,6 +40,18 @@ test('what is missing, has ended and is back is told once each; what was not cho
   expect(said).toEqual(['cgroup-gone Unit c.service has ended: nothing of it is taken until it starts again.'])
 })
 
+test('what is chosen anew after it was not is no news', () => {
+  const { teller, said } = telling()
+  teller.begin(rules({ 'a.service': '1' }, ['a.service']))
+  for (const next of [rules({}, []), rules({ 'a.service': '1' }, ['a.service'])]) {
+    teller.tell(next)
+    teller.begin(next)
+  }
+  expect(said).toEqual([])
+  teller.tell(rules({}, ['a.service']))
+  expect(said).toEqual(['cgroup-gone Unit a.service has ended: nothing of it is taken until it starts again.'])
+})
+
 test('who starts over and over is spoken of a few times', () => {
   const { teller, said } = telling()
   teller.begin(rules({}, ['a.service']))

@@ -200,6 +200,19 @@ describe('describePlan', () => {
   })
 })
 
+test('lists that come together in one stay within its bound, so that what is made of a plan is one', () => {
+  const every = (from: number, count: number) => Array.from({ length: count }, (_, index) => ({ from: from + 2 * index, to: from + 2 * index }))
+  const plan = makePlan({ tcp: '80' })
+  const handOver = [{ ports: every(20_000, 1024), to: { kind: 'tproxy' as const, port: 3129 } }]
+  const longest = parsePlan({ ...plan, tcp: every(1, 3072), handOver })
+  expect(longest.tcp).toHaveLength(4096)
+  expect(parsePlan(longest)).toEqual(longest)
+  expect(codeOf(() => parsePlan({ ...plan, tcp: every(1, 3073), handOver }))).toBe('bad-plan')
+  expect(codeOf(() => parsePlan({ ...plan, udp: every(1, 4096), refuse: every(10_000, 1) }))).toBe('bad-plan')
+  // Within wider ranges of the plan: these still have to be told to the relay one by one.
+  expect(codeOf(() => parsePlan({ ...plan, tcp: [{ from: 1, to: 65_535 }], handOver: [0, 1, 2, 3, 4].map((part) => ({ ports: every(1 + 2048 * part, 1000), to: { kind: 'tproxy' as const, port: 3129 } })) }))).toBe('bad-plan')
+})
+
 describe('priorities', () => {
   test('from the left as many as are meant', () => {
     expect(parsePriority('-120')).toEqual({ prerouting: -120 })

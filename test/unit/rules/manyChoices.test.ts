@@ -2,12 +2,14 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
+import { withoutNetworks } from '#core/plan/withoutNetworks.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { renderIptables, renderIptablesChange } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
-import { walkIptables, type Packet, type Walk } from './walkIptables.ts'
+import { longestPlan } from '#test/support/longestPlan.ts'
+import { jumpsOf, walkIptables, type Packet, type Walk } from './walkIptables.ts'
 
 // A thousand ports and hundreds of networks: the rules mean what the plan says, and a packet passes few of them.
 
@@ -73,6 +75,30 @@ describe('a thousand ports and five hundred exclusions, on iptables', () => {
   })
 })
 
+test('as much of everything as a plan may have: nf_tables follows the jumps, and before Linux 6.19 looks through few chains', () => {
+  const ids = { users: [0], groups: [0], cgroups: Array.from({ length: 64 }, (_, index) => `work/${String(index)}`) }
+  const rules = compile(makePlan(longestPlan(ids)))
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const text = renderIptables(rules, { relayPort: 50080, family, holds: true, until: 1_800_000_000 }).load
+    for (const hook of ['PREROUTING', 'OUTPUT']) {
+      const { deepest, visits } = jumpsOf(text, hook)
+      expect(deepest).toBeLessThanOrEqual(13)
+      expect(visits).toBeLessThan(20_000)
+    }
+  }
+})
+
+test('however networks lie, few branches lead to each', () => {
+  const allButOne = { ipv4: withoutNetworks(['0.0.0.0/0'], ['198.51.100.77']), ipv6: withoutNetworks(['::/0'], ['2001:db8::77']) }
+  expect([allButOne.ipv4.length, allButOne.ipv6.length]).toEqual([32, 128])
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    const text = renderIptables(compile(makePlan({ tcp: '80', servers: allButOne[family], sources: allButOne[family], exclude: allButOne[family], excludeSources: allButOne[family] })), { relayPort: 50080, family }).load
+    for (const hook of ['PREROUTING', 'OUTPUT']) expect(jumpsOf(text, hook).deepest).toBeLessThan(10)
+  }
+  const text = render(makePlan({ tcp: '80', servers: allButOne.ipv4 }))
+  for (const last of [0, 1, 76, 77, 78, 79, 127, 128, 255]) expect(walkIptables(text, 'PREROUTING', { transport: 'tcp', source: '192.0.2.1', destination: `198.51.100.${String(last)}`, port: 80, opens: true }).taken).toBe(last !== 77)
+})
+
 test('on nft they are elements of sets, and the rules are as many as for one port', () => {
   const rules = (wish: PlanWish): number => renderNft(compile(makePlan(wish)), { relayPort: 50080, owner: true, leaseSeconds: 4 }).load.split('; ').filter((command) => command.startsWith('add rule')).length
   expect(rules(big)).toBe(rules(small))
@@ -99,7 +125,10 @@ test('whatever is chosen, the rules of iptables mean what the plan says', () => 
           const meant = inPorts(each.transport === 'tcp' ? tcp : udp, each.port)
             && !(exclude.length > 0 && within(exclude, each.destination)) && !(excludeSources.length > 0 && within(excludeSources, each.source))
             && chosen(servers, each.destination) && chosen(sources, each.source)
-          expect(walkIptables(text, hook, each).taken).toBe(meant)
+          const { taken, mark } = walkIptables(text, hook, each)
+          expect(taken).toBe(meant)
+          // The bit in which lists answer stays with nobody who goes on.
+          if (!taken) expect(mark).toBe(0)
           expect(walkIptables(bare, hook, each).taken).toBe(inPorts(each.transport === 'tcp' ? tcp : udp, each.port))
         }
       }

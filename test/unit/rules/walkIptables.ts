@@ -13,6 +13,8 @@ export interface Walk {
   readonly taken: boolean
   /** Rules that were asked. */
   readonly rules: number
+  /** What it bears at the end, where it is not the relay's. */
+  readonly mark: number
 }
 
 /** What a text for iptables-restore does with a packet that comes from `PREROUTING` or `OUTPUT`: rule by rule, as the kernel asks them. Of matches it knows those Sluice's rules use. */
@@ -23,26 +25,45 @@ export function walkIptables(text: string, hook: 'PREROUTING' | 'OUTPUT', packet
     if (chain !== '') chains.set(chain, [...(chains.get(chain) ?? []), rule])
   }
   let rules = 0
+  let mark = 0
   /** Whether the walk ended there. */
   const enter = (chain: string): 'over' | 'returned' => {
     for (const rule of chains.get(chain) ?? []) {
       rules++
-      const [, conditions = '', how = '', target = ''] = /^(.*?)(?:^| )-([jg]) (\S+)/.exec(rule) ?? []
-      if (!holds(conditions, packet)) continue
+      const [, conditions = '', how = '', target = '', more = ''] = /^(.*?)(?:^| )-([jg]) (\S+)(.*)/.exec(rule) ?? []
+      if (!holds(conditions, packet, mark)) continue
       if (target === 'RETURN') return 'returned'
       if (['ACCEPT', 'DROP', 'TPROXY'].includes(target)) return 'over'
       // Local packets are marked on their way out.
       if (chain === 'SLUICE_OUT_TAKE') return 'over'
+      if (target === 'MARK') {
+        const [bits = 0, mask = 0] = more.replace('--set-xmark', '').split('/').map(Number)
+        mark = ((mark & ~mask) | bits) >>> 0
+      }
       if (!target.startsWith('SLUICE_')) continue
       const end = enter(target)
       if (end === 'over' || how === 'g') return end
     }
     return 'returned'
   }
-  return { taken: enter(hook) === 'over', rules }
+  const taken = enter(hook) === 'over'
+  return { taken, rules, mark }
 }
 
-function holds(conditions: string, { transport, source, destination, port, opens }: Packet): boolean {
+/** How many chains a packet may be deep in, and how often nf_tables looks through one when it goes after every jump by itself. */
+export function jumpsOf(text: string, hook: string): { readonly deepest: number; readonly visits: number } {
+  const targets = new Map<string, string[]>()
+  for (const [, chain = '', target = ''] of text.matchAll(/^-A (\S+) (?:.* )?-[jg] (SLUICE_\S+)/gm)) targets.set(chain, [...(targets.get(chain) ?? []), target])
+  const known = new Map<string, { deepest: number; visits: number }>()
+  const look = (chain: string): { deepest: number; visits: number } => {
+    const found = known.get(chain) ?? (targets.get(chain) ?? []).map(look).reduce((sum, { deepest, visits }) => ({ deepest: Math.max(sum.deepest, deepest + 1), visits: sum.visits + visits }), { deepest: 0, visits: 1 })
+    known.set(chain, found)
+    return found
+  }
+  return look(hook)
+}
+
+function holds(conditions: string, { transport, source, destination, port, opens }: Packet, mark: number): boolean {
   const words = conditions.split(' ').filter((word) => word !== '')
   for (let at = 0, not = false; at < words.length; at++) {
     const word = words[at] ?? ''
@@ -68,7 +89,10 @@ function holds(conditions: string, { transport, source, destination, port, opens
         case '--ctdir': return (argument(), true)
         case '--datestop': return (argument(), true)
         case '--ttl-lt': case '--hl-lt': return (argument(), false)
-        case '--mark': return (argument(), false)
+        case '--mark': {
+          const [bits = 0, mask = 0] = argument().split('/').map(Number)
+          return (mark & mask) >>> 0 === bits
+        }
         case '--transparent': return false
         default: throw new Error(`what is ${word} in ${conditions}?`)
       }
