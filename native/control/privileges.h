@@ -12,7 +12,7 @@ namespace sluice {
 // all back. Returns what failed with its errno as one line, empty when all is so. capabilities(7), prctl(2).
 std::string dropPrivileges(const StartMessage& start);
 
-// Confines the process to reading and writing beneath `folder`, and away from abstract unix sockets and signals to others, as far as this
+// Confines the process to reading and writing beneath `folder` (and reading /proc/sys/net), and away from abstract unix sockets and signals to others, as far as this
 // kernel's Landlock goes; without Landlock nothing happens. Returns what failed, empty on success. landlock(7).
 std::string confineTo(const std::string& folder);
 

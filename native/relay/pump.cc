@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <span>
 
+#include "net/conntrack.h"
 #include "net/socket.h"
 #include "net/upstream.h"
 #include "relay/worker.h"
@@ -205,7 +206,10 @@ void Worker::move(Flow& flow, Direction direction) {
 
 void Worker::readEnd(Flow& flow, Direction direction) {
   flow.way[static_cast<std::size_t>(direction)].ended = true;
-  if (!flow.way[0].ended || !flow.way[1].ended) flow.by = direction == Direction::kUp ? ClosedBy::kClient : ClosedBy::kServer;
+  if (!flow.way[0].ended || !flow.way[1].ended) {
+    flow.by = direction == Direction::kUp ? ClosedBy::kClient : ClosedBy::kServer;
+    if (flow.local || shared_.options.redirected) keepKnown(flow.side[kClient].fd, now_);
+  }
   track_.finished(flow.record, direction, now_);
 }
 
