@@ -237,7 +237,12 @@ class Loop {
   // A flow that one side resets may end by any error; any other may not.
   bool broken(End& end) {
     const bool unborn = !end.client && !end.ready();  // reset before its seed was known here
-    if (!end.doomed && !unborn) fail("flow " + std::to_string(end.header.seed) + " broke, which nobody had asked for");
+    if (!end.doomed && !unborn) {
+      const int error = errno;
+      const std::string where = std::string(end.client ? "client" : "server") + ", port " + std::to_string(soak::nearPort(end.fd));
+      errno = error;
+      fail("flow " + std::to_string(end.header.seed) + " (" + where + ", " + std::to_string(end.sent) + " bytes sent and " + std::to_string(end.received) + " received) broke, which nobody had asked for");
+    }
     ++sums.failed;
     drop(end);
     return false;
@@ -345,9 +350,9 @@ int ask(const sockaddr_in6& address, socklen_t size, double seconds, std::size_t
   soak::Askers askers(address, size, flows, seed);
   askers.run(seconds);
   const soak::DatagramSums& sums = askers.sums;
-  std::printf("{\"begun\":%llu,\"whole\":%llu,\"datagrams\":%llu,\"bytes\":%llu,\"resent\":%llu,\"refused\":%llu}\n", static_cast<unsigned long long>(sums.begun), static_cast<unsigned long long>(sums.whole),
+  std::printf("{\"begun\":%llu,\"whole\":%llu,\"datagrams\":%llu,\"bytes\":%llu,\"resent\":%llu,\"refused\":%llu,\"late\":%llu}\n", static_cast<unsigned long long>(sums.begun), static_cast<unsigned long long>(sums.whole),
               static_cast<unsigned long long>(sums.datagrams), static_cast<unsigned long long>(sums.bytes), static_cast<unsigned long long>(sums.resent),
-              static_cast<unsigned long long>(sums.refused));
+              static_cast<unsigned long long>(sums.refused), static_cast<unsigned long long>(sums.late));
   return 0;
 }
 

@@ -20,6 +20,14 @@ namespace soak {
   std::_Exit(1);
 }
 
+// Of this end of a connection.
+inline std::uint16_t nearPort(int fd) {
+  sockaddr_in6 near{};
+  socklen_t length = sizeof near;
+  getsockname(fd, reinterpret_cast<sockaddr*>(&near), &length);
+  return ntohs(near.sin6_port);  // in the same place in both families
+}
+
 inline std::int64_t nowMs() { return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 inline std::uint64_t mix(std::uint64_t value) {  // splitmix64

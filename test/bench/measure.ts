@@ -25,6 +25,8 @@ export interface BenchFact {
   readonly reason?: string
   readonly bytesUp?: number
   readonly bytesDown?: number
+  readonly lostUp?: number
+  readonly lostDown?: number
 }
 
 /** The capture's own facts. Only block heads are read of the rest: the files are gigabytes. */

@@ -38,10 +38,12 @@ export interface SoakResult {
   readonly doomed: number
   readonly most: number
   readonly whole: number
-  /** Received by clients, of TCP. Of UDP `resent` and `refused` count what had to be asked again, and how often a client heard that nobody listens. */
+  /**
+   * Received by clients, of TCP. Of UDP: what had to be asked again, how often a client heard that nobody listens, answers that came after their flow's end, and what the relay's record says was lost.
+   */
   readonly bytes: number
   readonly broken: number
-  readonly udp: { readonly begun: number; readonly whole: number; readonly datagrams: number; readonly bytes: number; readonly resent: number; readonly refused: number }
+  readonly udp: { readonly begun: number; readonly whole: number; readonly datagrams: number; readonly bytes: number; readonly resent: number; readonly refused: number; readonly late: number; readonly lost: number }
   readonly seconds: number
   /** Resident memory of the relay, KiB, and its proportional share: the median of the second quarter of the run and of the last. */
   readonly memory: readonly [number, number]
@@ -66,7 +68,7 @@ const recorderKib = 32 << 10
  */
 const sysctls = (short: boolean): string[] => [
   'ipv4/ip_local_port_range=20000 65535', 'ipv4/tcp_tw_reuse=1',
-  // A local flow is the relay's by conntrack's mark: others than short ones may fall silent between their ends.
+  // A local flow is the relay's by conntrack's mark, which it asks for again a third of this after one of its ends (native/net/conntrack.h).
   `netfilter/nf_conntrack_tcp_timeout_time_wait=${short ? 3 : 30}`, `netfilter/nf_conntrack_tcp_timeout_close=${short ? 1 : 10}`,
 ]
 
@@ -81,8 +83,9 @@ interface Sums {
   datagrams: number
   resent: number
   refused: number
+  late: number
 }
-const nothing: Sums = { begun: 0, whole: 0, bytes: 0, doomed: 0, most: 0, broken: 0, sent: 0, datagrams: 0, resent: 0, refused: 0 }
+const nothing: Sums = { begun: 0, whole: 0, bytes: 0, doomed: 0, most: 0, broken: 0, sent: 0, datagrams: 0, resent: 0, refused: 0, late: 0 }
 
 function added(all: readonly Partial<Sums>[]): Sums {
   const sums = { ...nothing }
@@ -139,6 +142,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     if (sums.whole !== served.whole || sums.whole !== sums.begun - sums.doomed) {
       problems.push(`of ${sums.begun} flows, ${sums.doomed} of them to be reset, ${sums.whole} were whole at the clients and ${served.whole} at the servers`)
     }
+    if (udp.refused > 0) problems.push(`${udp.refused} times a client of UDP heard that nobody listens`)
     if (udp.whole !== udp.begun || served.datagrams < udp.datagrams) problems.push(`of ${udp.begun} flows of UDP ${udp.whole} were whole; ${udp.datagrams} datagrams were answered and ${served.datagrams} came`)
     // A long run of short ones is no matter of how busy the disk is: little of them waits for it, and never for half of a quarter.
     const allowed = memory[0] * 1.1 + 2048 + (payload && (short === undefined || took < 60) ? recorderKib : 0)
@@ -148,7 +152,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     if (short !== undefined) problems.push(...inexact(record, sums))
     return {
       begun: sums.begun, doomed: sums.doomed, most: sums.most, whole: sums.whole, bytes: sums.bytes, broken: sums.broken,
-      udp: { begun: udp.begun, whole: udp.whole, datagrams: udp.datagrams, bytes: udp.bytes, resent: udp.resent, refused: udp.refused },
+      udp: { begun: udp.begun, whole: udp.whole, datagrams: udp.datagrams, bytes: udp.bytes, resent: udp.resent, refused: udp.refused, late: udp.late, lost: record.lost },
       seconds: Math.round(took * 10) / 10, memory, proportional, descriptors: [before, after], recorded: [record.opened, record.connected, record.closed], problems,
     }
   } finally {
@@ -190,13 +194,14 @@ interface Tally {
   readonly finished: number
   readonly bytesUp: number
   readonly bytesDown: number
+  readonly lost: number
 }
 
 /** A ring keeps the newest segments, in which a flow that goes on is stated again: whoever is opened there must be closed there. */
 function tally(folder: string): Tally {
   const open = new Set<number>()
-  let [opened, connected, closed, finished, bytesUp, bytesDown] = [0, 0, 0, 0, 0, 0]
-  for (const { t, id = 0, again, reason, bytesUp: up = 0, bytesDown: down = 0 } of readFacts(folder)) {
+  let [opened, connected, closed, finished, bytesUp, bytesDown, lost] = [0, 0, 0, 0, 0, 0, 0]
+  for (const { t, id = 0, again, reason, bytesUp: up = 0, bytesDown: down = 0, lostUp = 0, lostDown = 0 } of readFacts(folder)) {
     if (t === 'open' && !open.has(id)) {
       open.add(id)
       opened += 1
@@ -208,8 +213,9 @@ function tally(folder: string): Tally {
     if (reason === 'finished') finished += 1
     bytesUp += up
     bytesDown += down
+    lost += lostUp + lostDown
   }
-  return { opened, connected, closed, unclosed: open.size, finished, bytesUp, bytesDown }
+  return { opened, connected, closed, unclosed: open.size, finished, bytesUp, bytesDown, lost }
 }
 
 /** Each short flow stands in the record once, with each byte of it. */
