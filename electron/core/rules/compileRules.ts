@@ -111,7 +111,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
   const pre: Step[] = [
     // A UDP flow has a socket of its own from its first datagram on, in each direction.
-    ...(!carries('udp') ? [] : [{ when: [{ is: 'udp' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
+    ...(!carries('udp') ? [] : [{ when: [{ is: 'udp' }, { is: 'of-transparent-socket' }], then: udp.length === 0 ? divert : { does: 'jump', to: 'divert_udp' } } satisfies Step]),
     // Packets of flows that are already the relay's. Not SYNs: a port tuple used again while its old socket is in TIME_WAIT must reach the take chains at once.
     ...(!carries('tcp') ? [] : [{ when: [{ is: 'tcp-going-on' }, { is: 'of-transparent-socket' }], then: divert } satisfies Step]),
     // Path-MTU discovery and unreachables of flows that carry a client's address.
@@ -128,7 +128,13 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   if (carried.local) {
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'original-direction' }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
   }
-  const chains: Chain[] = [{ name: 'divert', steps: [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })] }]
+  const divertSteps = [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })]
+  const chains: Chain[] = [{ name: 'divert', steps: divertSteps }]
+  if (carries('udp') && udp.length > 0) {
+    // The socket found may be another flow's, bound to this server and about to be connected to its own client (there is no doing both at once), and then not be found again on the way
+    // up: the kernel would answer that nobody listens. TPROXY gives the packet its socket here and now: the flow's own if that is connected, the listener otherwise.
+    chains.push({ name: 'divert_udp', steps: [{ when: [{ is: 'to-chosen-port', transport: 'udp' }], then: { does: 'hand-to-relay', mark: marks.forwarded, transport: 'udp' } }, ...divertSteps] })
+  }
   if (scope.includes('forwarded')) {
     pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
     if (carries('tcp')) {

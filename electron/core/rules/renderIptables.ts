@@ -249,8 +249,9 @@ function verdicts(ruleSet: RuleSet, act: Act, options: IptablesOptions): string[
   if (act.does === 'hand-to-proxy') return [`-j TPROXY --on-ip ${relayAddress[family]} --on-port ${act.port}`]
   if (act.does !== 'hand-to-relay') return [verdict(act)]
   if (ruleSet.way === 'redirect') return [...(act.mark === undefined ? [] : [`-p tcp -j MARK --set-xmark ${masked(act.mark)}`]), `-p tcp -j REDIRECT --to-ports ${relayPort}`]
+  const hand = `-j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`
   // TPROXY wants one transport a rule.
-  return carriedOf(ruleSet).map((transport) => `-p ${transport} -j TPROXY --on-ip ${relayAddress[family]} --on-port ${relayPort}${act.mark === undefined ? '' : ` --tproxy-mark ${masked(act.mark)}`}`)
+  return act.transport === undefined ? carriedOf(ruleSet).map((transport) => `-p ${transport} ${hand}`) : [hand]
 }
 
 function verdict(act: Exclude<Act, { does: 'hand-to-relay' | 'hand-to-kept' | 'hand-to-proxy' | 'hold' }>): string {

@@ -192,7 +192,7 @@ function verdicts(ruleSet: RuleSet, act: Act, { relayPort, keptPort }: NftConten
     case 'mark-flow': return [`ct mark set ct mark | ${hex(act.mark)}`]
     case 'unmark-flow': return [`ct mark set ct mark & ${hex(~act.mark >>> 0)}`]
     case 'hand-to-relay': {
-      const transports = carriedOf(ruleSet)
+      const transports = act.transport === undefined ? carriedOf(ruleSet) : [act.transport]
       const protocol = transports.length === 1 ? transports.join('') : `{ ${transports.join(', ')} }`
       const mark = act.mark === undefined ? '' : ` meta mark set meta mark | ${hex(act.mark)}`
       if (ruleSet.way === 'redirect') return families(ruleSet).map((family) => `meta nfproto ${family} meta l4proto ${protocol}${mark} redirect to :${relayPort}`)

@@ -7,7 +7,7 @@ export type { Transport }
 export type Family = 'ipv4' | 'ipv6'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
-export type ChainName = 'pre' | 'divert' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'fwd_on' | 'take' | 'take_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
+export type ChainName = 'pre' | 'divert' | 'divert_udp' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'fwd_on' | 'take' | 'take_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
 
 /** What a step asks of a packet; all of a step's matches must hold. */
 export type Match =
@@ -67,9 +67,9 @@ export type Act =
   | { readonly does: 'unmark-flow'; readonly mark: number }
   /**
    * To the relay's listener on loopback. Ends the walk if there is a listener; without one nft goes on to the next step and iptables drops. In a rule set that
-   * redirects: by translating the destination to the relay's port on this machine; without a listener the kernel then refuses.
+   * redirects: by translating the destination to the relay's port on this machine; without a listener the kernel then refuses. `transport`: the one that the step itself asks for.
    */
-  | { readonly does: 'hand-to-relay'; readonly mark?: number }
+  | { readonly does: 'hand-to-relay'; readonly mark?: number; readonly transport?: Transport }
   /** Likewise to the listener whose connections' clients are in a conntrack zone of their own. Left out where there is none. */
   | { readonly does: 'hand-to-kept' }
   /** Likewise to a proxy's own listener for connections as they are. */
