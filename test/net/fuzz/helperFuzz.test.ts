@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 
 import { actionLogPath, parseActions } from '#core/contract/actionLog.ts'
 import type { Action } from '#core/contract/actionLog.ts'
+import { helperLineLimit } from '#core/contract/helperProtocol.ts'
 import { makeLab } from '#test/lab/makeLab.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 
@@ -170,7 +171,7 @@ test('a huge plan is taken or refused whole; a line too long ends the conversati
   expect(taken.lines.some((line) => line.startsWith('{"id":2,"ok":true'))).toBe(true)
   // The end of input comes while it opens: given up, and everything back.
   expectProtocol(await talk([hello, `${JSON.stringify(request)}\n`]))
-  const over = await talk([hello, `{"id":2,"type":"open","plan":"${'x'.repeat(1 << 20)}`])
+  const over = await talk([hello, `{"id":2,"type":"open","plan":"${'x'.repeat(helperLineLimit)}`])
   expect(over.code).toBe(1)
   const tooMany = { ...request, plan: { ...request.plan, tcp: [...ports, ...ports] } }
   expect((await talk([hello, `${JSON.stringify(tooMany)}\n`])).lines.some((line) => line.startsWith('{"id":2,"ok":false'))).toBe(true)
