@@ -44,7 +44,7 @@ const parts = {
   page: () => desktop(['--project=page']),
   e2e: () => desktop(['--project=e2e']),
   demo: () => run(node, [join(root, 'resources/setup/start.mjs'), '--demo', '--headless']),
-  sanitizers: async () => (await ctest('asan', 'build-asan')) || (await ctest('tsan', 'build-tsan')) || run('sh', ['fuzz/run.sh', '30'], { cwd: native }),
+  sanitizers: async () => (await ctest('asan', 'build-asan')) || (await ctest('tsan', 'build-tsan')) || run('sh', ['fuzz/run.sh', '20'], { cwd: native }),
 }
 
 await main(async () => {

@@ -20,7 +20,7 @@ import type { VerdictLab } from './verdicts.ts'
 // The same plans in random order, changed while open and drained and resumed in between. SEED=number repeats an order.
 
 const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
-const steps = Number(process.env['STEPS'] ?? 24)
+const steps = Number(process.env['STEPS'] ?? 16)
 
 let programs: Awaited<ReturnType<typeof makeProgramFolder>>
 let verdicts: VerdictLab
