@@ -1,39 +1,18 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab, Place } from '#test/lab/makeLab.ts'
-import { makeProgramFolder, openGate, planFor, snapshot, startTestHelper } from '#test/net/helper/harness.ts'
-import type { TestHelper } from '#test/net/helper/harness.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
+import type { Place } from '#test/lab/makeLab.ts'
+import { openGate, planFor, snapshot } from '#test/net/helper/harness.ts'
 
+import { folder, helper, lab, programs, withOrigin } from './stage.ts'
 import { ask, flowsOf, untilListening } from './support.ts'
 
 // Where new flows go, and whether they wait for their server, chosen anew while others run: those go on as they began.
 
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
-let helper: TestHelper
-let folder: string
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  folder = mkdtempSync(join(tmpdir(), 'sluice-hand-'))
-  chmodSync(folder, 0o755)
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
-  rmSync(folder, { recursive: true, force: true })
-})
+withOrigin()
 
 const server = labAddresses.ipv4.server
 const places = ['client', 'router'] as const

@@ -1,41 +1,19 @@
-import { mkdtempSync, chmodSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import type { LabProcess } from '#test/lab/labProcess.ts'
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
-import { makeProgramFolder, openGate, startTestHelper } from '#test/net/helper/harness.ts'
-import type { TestHelper } from '#test/net/helper/harness.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
+import { openGate } from '#test/net/helper/harness.ts'
 
+import { folder, helper, lab, programs, withOrigin } from './stage.ts'
 import { ask, flowsOf, shape, sorted, untilListening } from './support.ts'
 
 // Real proxies on the router, as a person runs them: HAProxy (PROXY protocol v2 over TCP and a unix socket) and microsocks (SOCKS5). They reach the server themselves, through
 // the very gate that sends to them.
 
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
-let helper: TestHelper
-let folder: string
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  folder = mkdtempSync(join(tmpdir(), 'sluice-hand-'))
-  chmodSync(folder, 0o755)
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
-  rmSync(folder, { recursive: true, force: true })
-})
+withOrigin()
 
 /** HAProxy that goes where the PROXY header says (server address 0.0.0.0), and logs whom it heard of. */
 async function startHaproxy(): Promise<LabProcess> {

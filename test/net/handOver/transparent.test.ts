@@ -1,41 +1,19 @@
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import type { LabProcess } from '#test/lab/labProcess.ts'
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
-import { makeProgramFolder, openGate, snapshot, startTestHelper } from '#test/net/helper/harness.ts'
-import type { TestHelper } from '#test/net/helper/harness.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
+import { openGate, snapshot } from '#test/net/helper/harness.ts'
 
+import { folder, helper, lab, programs } from './stage.ts'
 import { ask, flowsOf, shape, sorted, untilListening } from './support.ts'
 
 // Real proxies in TPROXY mode on the router, without a rule of their own: HAProxy (`bind … transparent`) and Squid (`http_port … tproxy`). The gate brings flows to
 // them, and their connections in their clients' names to the servers.
 
 const backends = ['nft', 'iptables', 'iptables-legacy'] as const
-let programs: Awaited<ReturnType<typeof makeProgramFolder>>
-let lab: Lab
-let helper: TestHelper
-let folder: string
-
-beforeAll(async () => {
-  programs = await makeProgramFolder()
-})
-afterAll(() => programs.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  folder = mkdtempSync(join(tmpdir(), 'sluice-hand-'))
-  chmodSync(folder, 0o777)
-  helper = startTestHelper(lab, programs)
-})
-afterEach(async () => {
-  helper.kill()
-  await lab.remove()
-  rmSync(folder, { recursive: true, force: true })
-})
 
 /** `spoofs`: it bears its clients' addresses towards servers, else its own. */
 async function startHaproxy(spoofs: boolean): Promise<LabProcess> {
