@@ -122,7 +122,7 @@ class Capture {
   private inspector: InspectorClient | undefined
   private follow: FlowFollow | undefined
   private inspectorTold = false
-  private phase: GateState['phase'] = 'closed'
+  private drainingTold = false
   private control: ControlServer | undefined
   private readonly warn: (state: GateState) => void
 
@@ -211,10 +211,12 @@ class Capture {
   private hear(state: GateState): void {
     if (state.phase === 'opening' && state.step !== undefined) this.view.step(state.step)
     this.warn(state)
-    if (state.phase === 'draining' && this.phase === 'open' && state.active > 0) {
+    // Once a draining. Counts are a fifth of a second old: a flow that had just begun is heard of only after the phase.
+    if (state.phase !== 'draining') this.drainingTold = false
+    else if (state.active > 0 && !this.drainingTold) {
+      this.drainingTold = true
       this.view.note(`draining: ${counted(state.active, 'flow')} still ${state.active === 1 ? 'runs' : 'run'}; interrupt again to close at once`)
     }
-    this.phase = state.phase
     this.view.gate(state)
   }
 
