@@ -154,7 +154,7 @@ class Capture {
       }
       watch.start()
       // Before READY: whoever waits for it may change the gate at once.
-      this.control = await startControlServer({ gate: this.gate, session: folder, version, onChange: (difference) => void this.view.changed(difference, this.gate.state()) })
+      this.control = await startControlServer({ gate: this.gate, session: folder, version, onChange: (difference) => void this.view.changed(difference, this.gate.state()), onContainers: (more) => watch.add(more) })
       await this.view.ready({ plan, backend: this.gate.state().backend ?? 'unknown', relayPort: this.relayPort, redirects: this.redirects, session: folder, took: this.took })
       if (duration !== undefined && this.gate.state().phase === 'open') this.gate.closeAfter(duration)
       if (this.output.gone.aborted) this.leave()

@@ -106,7 +106,7 @@ Lists may be written with commas, or by giving the option again.`,
     if (extra !== undefined) throw new Failure('usage', `"${extra}" is one argument too many`)
     const request = requestOf(values)
     const folder = session === undefined ? undefined : sessionPath(session)
-    const names = await nameEdits(values)
+    const { names, containers } = await nameEdits(values)
     const show = async (status: ControlStatus): Promise<void> => {
       if (values.json === true) return output.json(jsonOf(status))
       if (status.difference !== undefined) {
@@ -125,7 +125,7 @@ Lists may be written with commas, or by giving the option again.`,
     if (request.type !== 'edit') await show(await askControl(path, request))
     else {
       const gone = await cgroupsGone(values, status.plan?.cgroups ?? [])
-      await show(await askControl(path, { ...request, edit: { ...request.edit, ...names, cgroups: { ...names.cgroups, remove: [...names.cgroups.remove, ...gone] } } }))
+      await show(await askControl(path, { ...request, containers, edit: { ...request.edit, ...names, cgroups: { ...names.cgroups, remove: [...names.cgroups.remove, ...gone] } } }))
     }
     return 0
   },
@@ -145,7 +145,7 @@ function requestOf(values: Given): ControlRequest {
   }
   if (duration !== null && values.add === undefined && values['add-udp'] === undefined) throw new Failure('usage', '--for goes with ports that are added, or stands alone')
   if (values.hold === true && values['no-hold'] === true) throw new Failure('usage', '--hold and --no-hold cannot both be done')
-  return { type: 'edit', edit: editOf(values), duration }
+  return { type: 'edit', edit: editOf(values), duration, containers: [] }
 }
 
 function editOf(values: Given): PlanEdit {

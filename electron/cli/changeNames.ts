@@ -1,3 +1,4 @@
+import type { ControlRequest } from '#core/contract/controlProtocol.ts'
 import type { NameList, PlanEdit } from '#core/plan/editPlan.ts'
 import { parseCgroup, parseInterface } from '#core/plan/parseNames.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
@@ -27,8 +28,8 @@ type Given = Options<typeof nameShapes>
 /** Chooses every one again. It is no name of any of them. */
 const every = '*'
 
-/** What can be told without the gate. Failures: `bad-interface`, `bad-user`, `bad-cgroup`, `unknown-cgroup`. */
-export async function nameEdits(values: Given): Promise<Pick<PlanEdit, NameList>> {
+/** What can be told without the gate, and what was found by the containers' names. Failures: `bad-interface`, `bad-user`, `bad-cgroup`, `unknown-cgroup`. */
+export async function nameEdits(values: Given): Promise<{ readonly names: Pick<PlanEdit, NameList>; readonly containers: Extract<ControlRequest, { type: 'edit' }>['containers'] }> {
   const edit = async <Name>(name: 'iface' | 'user' | 'group' | 'cgroup', find: (word: string) => Name | Promise<Name>, gone = find): Promise<{ add: Name[]; remove: Name[]; every: boolean }> => {
     const words = listed(values[name])
     const [add, remove] = await Promise.all([Promise.all(words.filter((word) => word !== every).map(find)), Promise.all(listed(values[`remove-${name}`]).map(gone))])
@@ -41,9 +42,9 @@ export async function nameEdits(values: Given): Promise<Pick<PlanEdit, NameList>
     // What is taken away may have ended.
     edit('cgroup', findCgroup, parseCgroup),
     Promise.all(listed(values.unit).map(findUnitCgroups)),
-    Promise.all(listed(values.container).map(findContainerCgroups)),
+    Promise.all(listed(values.container).map(async (name) => ({ name, cgroups: [...(await findContainerCgroups(name))] }))),
   ])
-  return { interfaces, users, groups, cgroups: { ...cgroups, add: [...cgroups.add, ...units.flat(), ...containers.flat()] } }
+  return { names: { interfaces, users, groups, cgroups: { ...cgroups, add: [...cgroups.add, ...units.flat(), ...containers.flatMap((each) => each.cgroups)] } }, containers }
 }
 
 /**

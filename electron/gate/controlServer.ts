@@ -23,6 +23,8 @@ export interface ControlServerOptions {
   readonly version: string
   /** Told of each change somebody made. */
   readonly onChange?: (difference: PlanDifference) => void
+  /** Told, after such a change, of the containers among what was added. */
+  readonly onContainers?: (containers: Extract<ControlRequest, { type: 'edit' }>['containers']) => void
 }
 
 export interface ControlServer {
@@ -130,13 +132,14 @@ function serve(socket: Socket, options: ControlServerOptions, connections: Set<C
 }
 
 async function answer(request: ControlRequest, options: ControlServerOptions): Promise<ControlStatus> {
-  const { gate, onChange } = options
+  const { gate, onChange, onContainers } = options
   let difference: PlanDifference | undefined
   switch (request.type) {
     case 'status':
       break
     case 'edit':
       difference = await gate.edit(request.edit, request.duration === null ? {} : { duration: request.duration })
+      if (request.containers.length > 0) onContainers?.(request.containers)
       onChange?.(difference)
       break
     case 'close-after':

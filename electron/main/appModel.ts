@@ -44,7 +44,7 @@ export interface AppModelOptions {
   readonly startInspector: () => Inspector
   readonly createSession: (folder: string, facts: { plan: InterceptionPlan; payload: boolean; version: string }) => Promise<unknown>
   /** Lets the person's other programs change the open gate that records into this folder. Never fails. */
-  readonly startControl: (folder: string) => Promise<{ close(): void } | undefined>
+  readonly startControl: (folder: string, onContainers: (more: readonly ChosenContainer[]) => void) => Promise<{ close(): void } | undefined>
   readonly settings: SettingsFile
   /** Folder new sessions are made in; made when it is not there. */
   readonly sessionsFolder: () => Promise<string>
@@ -130,7 +130,7 @@ export class AppModel {
       this.changeSettings({ recentPorts: [ports, ...settings.settings.recentPorts.filter((other) => other !== ports)].slice(0, mostRecents) })
       this.#recording = folder
       this.#watchContainers(containers)
-      void this.#options.startControl(folder).then((control) => {
+      void this.#options.startControl(folder, (more) => this.#containers?.add(more)).then((control) => {
         if (this.#recording === folder) this.#control = control
         else control?.close()
       })

@@ -65,7 +65,7 @@ export async function runApp(options: AppOptions): Promise<void> {
   })
   const model: AppModel = new AppModel({
     gate,
-    startControl: (folder) => startControlServer({ gate, session: folder, version }),
+    startControl: (folder, onContainers) => startControlServer({ gate, session: folder, version, onContainers }),
     startInspector,
     createSession: createSessionFolder,
     settings,

@@ -29,22 +29,35 @@ const askEvery = { soon: 500, else: 5000 } as const
  */
 export class ContainerWatch {
   readonly #options: ContainerWatchOptions
-  readonly #chosen: Map<string, readonly string[]>
+  readonly #chosen = new Map<string, readonly string[]>()
   readonly #gone = new Map<string, { readonly seen: string; readonly seenAt: number; readonly askedAt: number }>()
   #timer: NodeJS.Timeout | undefined
+  #started = false
   #looking = false
 
   constructor(options: ContainerWatchOptions) {
     this.#options = options
-    // One that was typed by its id is itself for ever.
-    this.#chosen = new Map(options.containers.filter(({ name }) => !/^[0-9a-f]{12,64}$/.test(name)).map(({ name, cgroups }) => [name, cgroups]))
+    this.add(options.containers)
+  }
+
+  /** Chosen later, by the same rules; a name that was there leads to these now. */
+  add(containers: readonly ChosenContainer[]): void {
+    for (const { name, cgroups } of containers) {
+      // One that was typed by its id is itself for ever.
+      if (/^[0-9a-f]{12,64}$/.test(name)) continue
+      this.#chosen.set(name, cgroups)
+      this.#gone.delete(name)
+    }
+    if (this.#started) this.start()
   }
 
   start(): void {
+    this.#started = true
     if (this.#chosen.size > 0) this.#timer ??= setInterval(() => void this.#look(), lookEvery)
   }
 
   stop(): void {
+    this.#started = false
     clearInterval(this.#timer)
     this.#timer = undefined
   }

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 
-import { usualFlows } from '#core/contract/flowLimit.ts'
+import { filesFor, flowsWithin, readFileLimit, usualFlows } from '#core/contract/flowLimit.ts'
 import type { DoctorRow } from '#core/contract/bridge.ts'
 import { readText } from './doctorFacts.ts'
 import type { Check } from './doctorFacts.ts'
@@ -48,22 +48,20 @@ export const checkLocalPorts: Check = async () => {
   return [{ ...row, verdict: 'warn', fact: `${fact}. Further ones fail`, mend: high - low + 1 >= 2 * usualFlows ? 'take ports out of net.ipv4.ip_local_reserved_ports' : 'sudo sysctl net.ipv4.ip_local_port_range="32768 60999"' }]
 }
 
-/** Two descriptors a flow, and the relay's own (pipes that are lent, listeners, segments). */
-const filesWanted = 20_000
+/** What is wanted of a limit of open files: that of a relay with its usual flows, and some for whoever starts it. */
+const filesWanted = Math.ceil(filesFor(usualFlows) / 1000) * 1000
 
-/** The relay raises its soft limit to the hard one, which it has from who starts it. */
 export const checkFileLimit: Check = async () => {
-  const [limits, nrOpen, fileNr] = await Promise.all(['/proc/self/limits', '/proc/sys/fs/nr_open', '/proc/sys/fs/file-nr'].map(readText))
-  const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(limits ?? '')?.[1] ?? ''
-  const [own, most] = [hard === 'unlimited' ? Infinity : Number(hard), numbersOf(nrOpen)[0] ?? Infinity]
+  const [limits = '', nrOpen = '', fileNr] = await Promise.all(['/proc/self/limits', '/proc/sys/fs/nr_open', '/proc/sys/fs/file-nr'].map(readText))
+  const { hard, files } = readFileLimit(limits, nrOpen) ?? { hard: Infinity, files: Infinity }
   const [used = 0, , all = Infinity] = numbersOf(fileNr)
-  const flows = (files: number): string => `about ${counted(Math.max(0, Math.floor((files - 100) / 2)))} flows at once, further ones are refused`
+  const flows = (room: number): string => `about ${counted(flowsWithin(room))} flows at once, further ones are refused`
+  const may = `a process may open ${hard === Infinity ? 'any number' : counted(hard)}`
   const row = { id: 'files', title: 'Open files' }
   const rows: DoctorRow[] = []
-  // setrlimit(2) refuses to keep a hard limit that is above fs.nr_open, so the soft one stays where it is.
-  if (own > most) rows.push({ ...row, verdict: 'warn', fact: `a process may open ${hard}, but the kernel (fs.nr_open) lets no limit above ${counted(most)} be taken, so the relay stays with what programs get at first`, mend: `sudo sysctl fs.nr_open=${own === Infinity ? '1048576' : hard}` })
-  else if (own >= filesWanted) rows.push({ ...row, verdict: 'ok', fact: `a process may open ${hard}` })
-  else rows.push({ ...row, verdict: 'warn', fact: `a process may open ${hard}: ${flows(own)}`, mend: most < filesWanted ? `sudo sysctl fs.nr_open=65536, then raise the limit of open files to 65536` : `echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/sluice.conf, then log in again` })
+  if (files < hard) rows.push({ ...row, verdict: 'warn', fact: `${may}, but the kernel (fs.nr_open) lets no limit above ${counted(Number(nrOpen))} be taken, so the relay stays with the ${counted(files)} that programs get at first: ${flows(files)}`, mend: `sudo sysctl fs.nr_open=${hard === Infinity ? '1048576' : String(hard)}` })
+  else if (hard >= filesWanted) rows.push({ ...row, verdict: 'ok', fact: may })
+  else rows.push({ ...row, verdict: 'warn', fact: `${may}: ${flows(hard)}`, mend: nrOpen !== '' && Number(nrOpen) < filesWanted ? `sudo sysctl fs.nr_open=65536, then raise the limit of open files to 65536` : `echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/sluice.conf, then log in again` })
   const left = all - used
   if (left < filesWanted) rows.push({ id: 'all-files', title: 'Open files of all', verdict: 'warn', fact: `the whole computer may open ${counted(all)} and has opened ${counted(used)}: ${flows(left)}, and no program can open one then`, mend: `sudo sysctl fs.file-max=${String(2 ** Math.ceil(Math.log2(used + 2 * filesWanted)))}` })
   return rows

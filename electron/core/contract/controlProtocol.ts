@@ -11,13 +11,15 @@ import { portRange } from '../plan/portRange.ts'
  */
 export const controlLineLimit = 2 << 20
 
+/** A container by the name a person chose it by, and the cgroups it was found to have: what is made anew under the name is meant, too. */
+const container = v.strictObject({ name: v.pipe(v.string(), v.nonEmpty(), v.maxLength(256)), cgroups: v.pipe(v.array(v.pipe(v.string(), v.maxLength(1024))), v.maxLength(16)) })
 const duration = v.pipe(v.number(), v.minValue(1), v.maxValue(3650 * 86_400_000))
 
 export const controlRequestShape = v.variant('type', [
   /** Answer: ControlStatus, which every other request is answered with as well. */
   v.strictObject({ type: v.literal('status') }),
   /** `duration` in milliseconds: the ports that are added go again; null: they stay. */
-  v.strictObject({ type: v.literal('edit'), edit: planEditShape, duration: v.nullable(duration) }),
+  v.strictObject({ type: v.literal('edit'), edit: planEditShape, duration: v.nullable(duration), containers: v.optional(v.pipe(v.array(container), v.maxLength(256)), []) }),
   /** The whole gate drains after so many milliseconds; null: no longer. */
   v.strictObject({ type: v.literal('close-after'), duration: v.nullable(duration) }),
   /** Answered when no new flow is taken. */

@@ -1,30 +1,16 @@
 import { existsSync, statSync } from 'node:fs'
 import { connect } from 'node:net'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 
-import { ask, expectClean, expectDirect, snapshot } from '../helper/harness.ts'
-import { asNobody, installSluice, sluice, startSluice } from './harness.ts'
-import type { Installed } from './harness.ts'
+import { ask, expectClean, expectDirect } from '../helper/harness.ts'
+import { asNobody, sluice, startSluice } from './harness.ts'
+import { before, installed, lab, withServers } from './stage.ts'
 
 /** `sluice change` on a gate that another `sluice capture` has open: what is taken afterwards, by packets, and what goes on. */
-let installed: Installed
-let lab: Lab
-let before: string
-
-beforeAll(() => {
-  installed = installSluice()
-}, 240_000)
-afterAll(() => installed.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  for (const port of ['8080', '9000']) await lab.peer('server', 'serve', 'origin', port).event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-})
-afterEach(() => lab.remove())
+withServers('8080', '9000')
 
 let count = 0
 async function openGate(args: readonly string[] = []): Promise<{ readonly capture: LabProcess; readonly session: string }> {

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { listCgroups } from '#probe/cgroups.ts'
 import { labAddresses, makeLab, peerProgram } from '#test/lab/makeLab.ts'
@@ -21,22 +21,28 @@ const root = `/sys/fs/cgroup/${(await listCgroups())?.prefix ?? ''}`
 const canMake = ((): boolean => {
   try {
     mkdirSync(join(root, slice))
+    rmdirSync(join(root, slice))
     return true
   } catch {
     return false
   }
 })()
 const pathOf = (id: string): string => join(root, slice, `docker-${id.repeat(64)}.scope`)
+const unit = `sluicelab-${String(process.pid)}.service`
+const made = [...['a', 'b', 'c', 'd'].map(pathOf), join(root, slice, unit), join(root, slice, 'plain')]
 
-beforeAll(async () => {
+beforeAll(() => {
   installed = installSluice()
+}, 240_000)
+beforeEach(async () => {
+  mkdirSync(join(root, slice), { recursive: true })
   lab = await makeLab()
   await lab.peer('server', 'serve', 'far', '8080').event(({ event }) => event === 'listening')
   before = await snapshot(lab)
 })
 afterEach(async () => {
   await lab.remove()
-  for (const path of [pathOf('a'), pathOf('b'), join(root, slice)]) await remove(path)
+  for (const path of [...made, join(root, slice)]) await remove(path)
 })
 afterAll(() => installed.remove())
 /** The kernel lets go of one when its last process has been collected. */
@@ -63,9 +69,10 @@ async function startContainer(id: string): Promise<LabProcess> {
   await main.line((line) => line === 'up')
   return main
 }
-async function isRelayed(id?: string): Promise<boolean> {
+const isRelayed = (id?: string): Promise<boolean> => isRelayedFrom(id === undefined ? undefined : pathOf(id))
+async function isRelayedFrom(path: string | undefined): Promise<boolean> {
   const asking = [process.execPath, peerProgram, 'ask', labAddresses.ipv4.server, '8080']
-  const { stdout } = await lab.exec('router', id === undefined ? asking : inCgroup(pathOf(id), ...asking))
+  const { stdout } = await lab.exec('router', path === undefined ? asking : inCgroup(path, ...asking))
   const { ok, seenPort, localPort } = JSON.parse(stdout) as { ok: boolean; seenPort: number; localPort: number }
   expect(ok).toBe(true)
   return seenPort !== localPort
@@ -90,6 +97,37 @@ describe.runIf(canMake)('a container chosen by its name', () => {
     await gate.event(({ event, message }) => event === 'warning' && String(message).includes('Container web was made anew'), 30_000)
     expect(await isRelayed('b')).toBe(true)
     expect(await isRelayed()).toBe(false)
+    await second.stop()
+    expect((await sluice(lab, installed, ['change', folder, '--close'])).code).toBe(0)
+    expect(await gate.ended).toMatchObject({ code: 0 })
+    await expectClean(lab, before)
+  })
+
+  test('chosen while the gate is open, as units and cgroups may be: what bears the name is taken, also when it was made anew, until it is chosen no longer', async () => {
+    const [service, plain] = [join(root, slice, unit), join(root, slice, 'plain')]
+    for (const path of [service, plain]) mkdirSync(path)
+    const first = await startContainer('c')
+    run('db', first.pid)
+    const folder = installed.session('changed')
+    const gate = startSluice(lab, installed, ['capture', '--tcp', '8080', '--scope', 'local', '--cgroup', join(slice, 'plain'), '--json', '-o', folder], withDocker())
+    await gate.event(({ event }) => event === 'ready', 30_000)
+    const change = async (...words: string[]): Promise<void> => expect(await sluice(lab, installed, ['change', folder, ...words], withDocker())).toMatchObject({ code: 0, stderr: '' })
+    /** The plain cgroup, the unit, the container, who is in none of them. */
+    const taken = async (container: string): Promise<readonly boolean[]> => [await isRelayedFrom(plain), await isRelayedFrom(service), await isRelayed(container), await isRelayed()]
+    expect(await taken('c')).toEqual([true, false, false, false])
+    await change('--unit', unit, '--container', 'db', '--remove-cgroup', join(slice, 'plain'))
+    expect(await taken('c')).toEqual([false, true, true, false])
+    await first.stop()
+    await remove(pathOf('c'))
+    const second = await startContainer('d')
+    run('db', second.pid)
+    await gate.event(({ event, message }) => event === 'warning' && String(message).includes('Container db was made anew'), 30_000)
+    await change('--remove-unit', unit, '--cgroup', join(slice, 'plain'))
+    expect(await taken('d')).toEqual([true, false, true, false])
+    await change('--remove-container', 'db')
+    expect(await taken('d')).toEqual([true, false, false, false])
+    await change('--cgroup', '*')
+    expect(await taken('d')).toEqual([true, true, true, true])
     await second.stop()
     expect((await sluice(lab, installed, ['change', folder, '--close'])).code).toBe(0)
     expect(await gate.ended).toMatchObject({ code: 0 })

@@ -1,26 +1,13 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 
 import type { DoctorRow } from '#core/contract/bridge.ts'
-import { makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
 
 import { snapshot } from '../helper/harness.ts'
 import { olderTool } from '../helper/olderTools.ts'
-import { installSluice, prepared, sluice } from './harness.ts'
-import type { Installed } from './harness.ts'
+import { prepared, sluice } from './harness.ts'
+import { installed, lab } from './stage.ts'
 
 /** What the doctor says of a network namespace in which something stands in the way; it only looks. */
-let installed: Installed
-let lab: Lab
-beforeAll(() => {
-  installed = installSluice()
-}, 240_000)
-afterAll(() => installed.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-})
-afterEach(() => lab.remove())
-
 async function rows(args: readonly string[] = [], within: readonly string[] = [], place: 'router' | 'client' = 'router'): Promise<Map<string, DoctorRow>> {
   const { stdout, stderr } = await sluice(lab, installed, ['doctor', '--json', ...args], within, place)
   expect(stderr).toBe('')
@@ -45,13 +32,13 @@ test('nothing in the way, then everything', async () => {
   expect([...good.keys()]).toEqual(expect.arrayContaining(['disk', 'cgroups', 'managers', 'bridges', 'files']))
 
   await lab.exec('router', ['sh', '-ec', troubles])
-  const before = await snapshot(lab)
+  const troubled = await snapshot(lab)
   const bad = await rows()
   expect(bad.get('ip-rules')).toMatchObject({ verdict: 'fail', fact: expect.stringContaining('fwmark 0x2000000/0x3000000') as string, mend: expect.stringMatching(/--marks 0x[0-9a-f]+,0x[0-9a-f]+,0x[0-9a-f]+/) as string })
   expect(bad.get('firewall')).toMatchObject({ verdict: 'warn', mend: 'sudo nft insert rule inet guarded input meta mark \\& 0x02000000 == 0x02000000 accept and sudo iptables-legacy -I INPUT -m mark --mark 0x02000000/0x02000000 -j ACCEPT' })
   expect(bad.get('rp-filter')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('net.ipv4.conf.all.rp_filter is 1') as string, mend: expect.stringContaining('net.ipv4.conf.all.rp_filter=2') as string })
   expect(bad.get('tproxy')).toMatchObject({ verdict: 'warn' })
-  expect(await snapshot(lab)).toBe(before)
+  expect(await snapshot(lab)).toBe(troubled)
   // The mend is exact: after it, it is well.
   const mend = bad.get('firewall')?.mend ?? ''
   await lab.exec('router', ['sh', '-ec', mend.replaceAll('sudo ', '').replace(' and ', '\n')])
@@ -105,8 +92,8 @@ test('what a gate meets when it carries much: connection tracking, ports, files,
     '/proc/sys/net/ipv4/ip_local_port_range': '1024 65535', '/proc/sys/net/ipv4/ip_local_reserved_ports': '2000-60000',
   }), 'prlimit', '--nofile=1000:2000', '--'])
   expect(scarce.get('conntrack')).toMatchObject({ verdict: 'warn', fact: 'follows 600 connections and has room for 400 more: it would be full with 200 flows, as each takes two, and then the kernel drops whatever is new, also what is not Sluice\'s', mend: expect.stringContaining('sudo sysctl net.netfilter.nf_conntrack_max=65536') as string })
-  expect(scarce.get('files')).toMatchObject({ verdict: 'warn', fact: 'a process may open 2000: about 950 flows at once, further ones are refused' })
-  expect(scarce.get('all-files')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('may open 10,000 and has opened 9,000: about 450 flows') as string, mend: 'sudo sysctl fs.file-max=65536' })
+  expect(scarce.get('files')).toMatchObject({ verdict: 'warn', fact: 'a process may open 2,000: about 912 flows at once, further ones are refused' })
+  expect(scarce.get('all-files')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('may open 10,000 and has opened 9,000: about 412 flows') as string, mend: 'sudo sysctl fs.file-max=65536' })
   expect(scarce.get('buffers')).toMatchObject({ verdict: 'warn', fact: expect.stringContaining('64 KiB that came and 8,192 KiB that go') as string, mend: 'sudo sysctl net.core.rmem_max=4194304' })
   expect(scarce.get('local-ports')).toMatchObject({ verdict: 'warn', mend: 'take ports out of net.ipv4.ip_local_reserved_ports' })
 

@@ -1,23 +1,11 @@
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 
 import type { Action } from '#core/contract/actionLog.ts'
-import { makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
 
-import { installSluice, prepared } from './harness.ts'
-import type { Installed } from './harness.ts'
+import { prepared } from './harness.ts'
+import { installed, lab } from './stage.ts'
 
 /** The permission installed and removed for real, on a machine whose /usr and log are thrown away afterwards. */
-let installed: Installed
-let lab: Lab
-beforeAll(() => {
-  installed = installSluice()
-}, 240_000)
-afterAll(() => installed.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-})
-afterEach(() => lab.remove())
 
 /** pkexec asks a daemon and a person, which a test has not: what stands there gives root's rights to who may take them, and says for whom as pkexec does. */
 const pkexec = '#!/bin/sh\nshift\nexport PKEXEC_UID=65534\nexec setpriv --reuid 0 --regid 0 --clear-groups -- "$@"'

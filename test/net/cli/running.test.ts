@@ -1,30 +1,16 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
-import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
-import type { Lab } from '#test/lab/makeLab.ts'
+import { labAddresses } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 
 import { ask, expectClean, expectDirect, findProcess, snapshot } from '../helper/harness.ts'
-import { installSluice, onSmallDisk, sluice, startSluice } from './harness.ts'
-import type { Installed } from './harness.ts'
+import { onSmallDisk, sluice, startSluice } from './harness.ts'
+import { before, installed, lab, withServers } from './stage.ts'
 
 /** `sluice capture` on real traffic: what it prints, how it ends, and what is left when it is killed. */
-let installed: Installed
-let lab: Lab
-let before: string
-
-beforeAll(() => {
-  installed = installSluice()
-}, 240_000)
-afterAll(() => installed.remove())
-beforeEach(async () => {
-  lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
-  before = await snapshot(lab)
-})
-afterEach(() => lab.remove())
+withServers('8080')
 
 let count = 0
 async function openGate(args: readonly string[] = [], within: readonly string[] = []): Promise<{ readonly capture: LabProcess; readonly session: string; readonly ready: string }> {
