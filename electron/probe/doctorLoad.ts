@@ -53,13 +53,14 @@ const filesWanted = Math.ceil(filesFor(usualFlows) / 1000) * 1000
 
 export const checkFileLimit: Check = async () => {
   const [limits = '', nrOpen = '', fileNr] = await Promise.all(['/proc/self/limits', '/proc/sys/fs/nr_open', '/proc/sys/fs/file-nr'].map(readText))
-  const { hard, files } = readFileLimit(limits, nrOpen) ?? { hard: Infinity, files: Infinity }
+  const { hard, tooHigh } = readFileLimit(limits, nrOpen) ?? { hard: Infinity, tooHigh: false }
   const [used = 0, , all = Infinity] = numbersOf(fileNr)
   const flows = (room: number): string => `about ${counted(flowsWithin(room))} flows at once, further ones are refused`
   const may = `a process may open ${hard === Infinity ? 'any number' : counted(hard)}`
   const row = { id: 'files', title: 'Open files' }
   const rows: DoctorRow[] = []
-  if (files < hard) rows.push({ ...row, verdict: 'warn', fact: `${may}, but the kernel (fs.nr_open) lets no limit above ${counted(Number(nrOpen))} be taken, so the relay stays with the ${counted(files)} that programs get at first: ${flows(files)}`, mend: `sudo sysctl fs.nr_open=${hard === Infinity ? '1048576' : String(hard)}` })
+  // Node raised its own soft limit, so that what programs get at first is not known here.
+  if (tooHigh) rows.push({ ...row, verdict: 'warn', fact: `${may}, but the kernel (fs.nr_open) lets no limit above ${counted(Number(nrOpen))} be taken, so the relay stays with what programs get at first`, mend: `sudo sysctl fs.nr_open=${hard === Infinity ? '1048576' : String(hard)}` })
   else if (hard >= filesWanted) rows.push({ ...row, verdict: 'ok', fact: may })
   else rows.push({ ...row, verdict: 'warn', fact: `${may}: ${flows(hard)}`, mend: nrOpen !== '' && Number(nrOpen) < filesWanted ? `sudo sysctl fs.nr_open=65536, then raise the limit of open files to 65536` : `echo '* hard nofile 65536' | sudo tee /etc/security/limits.d/sluice.conf, then log in again` })
   const left = all - used

@@ -16,7 +16,9 @@ export const filesFor = (flows: number): number => flows * filesAFlow + filesEls
 /** What a process may open. The relay raises its own limit to the hard one of whoever started it. */
 export interface FileLimit {
   readonly hard: number
-  /** What the relay will have: setrlimit(2) keeps no hard limit above fs.nr_open, and then it stays with the soft one. */
+  /** The hard one is above fs.nr_open: setrlimit(2) keeps no such one. */
+  readonly tooHigh: boolean
+  /** What the relay will have: the soft one where the hard one is too high. */
   readonly files: number
 }
 
@@ -24,5 +26,6 @@ export interface FileLimit {
 export function readFileLimit(limits: string, nrOpen: string): FileLimit | undefined {
   const [soft, hard] = (/^Max open files\s+(\S+)\s+(\S+)/m.exec(limits)?.slice(1) ?? []).map((word) => (word === 'unlimited' ? Infinity : Number(word)))
   if (soft === undefined || hard === undefined) return undefined
-  return { hard, files: nrOpen !== '' && hard > Number(nrOpen) ? soft : hard }
+  const tooHigh = nrOpen !== '' && hard > Number(nrOpen)
+  return { hard, tooHigh, files: tooHigh ? soft : hard }
 }
