@@ -27,12 +27,12 @@ export interface Seen {
 export interface FaultLab {
   readonly lab: Lab
   readonly before: string
-  ask(place: 'client' | 'router', family: 'ipv4' | 'ipv6', timeout?: number): Promise<Answer>
+  ask(place: 'client' | 'router', family: 'ipv4' | 'ipv6', transport?: 'tcp' | 'udp'): Promise<Answer>
   /** A connection that stays until the laboratory goes, or somebody resets it. */
   hold(place: 'client' | 'router', family: 'ipv4' | 'ipv6'): Promise<Answer>
-  /** What runs in the router, but for the prober. */
+  /** What runs in router and server, but for the laboratory's own. */
   programs(): Promise<Seen[]>
-  /** Both families, forwarded and local: each gets through, directly unless `relayed` may be. */
+  /** Both transports and families, forwarded and local: each gets through, directly unless `relayed` may be. */
   expectNetwork(mayBeRelayed: boolean): Promise<void>
   /** Rules, routes, processes and files as before. */
   expectClean(): Promise<void>
@@ -42,7 +42,7 @@ const port = '8080'
 
 export async function makeFaultLab(): Promise<FaultLab> {
   const lab = await makeLab()
-  await lab.peer('server', 'serve', 'origin', port).event(({ event }) => event === 'listening')
+  await Promise.all([[], ['--udp']].map((words) => lab.peer('server', 'serve', 'origin', port, ...words).event(({ event }) => event === 'listening')))
   const places = { client: lab.spawn('client', [process.execPath, prober]), router: lab.spawn('router', [process.execPath, prober]) }
   let next = 1
   const tell = async (place: 'client' | 'router', word: string, family: 'ipv4' | 'ipv6', timeout: number): Promise<Answer> => {
@@ -52,21 +52,21 @@ export async function makeFaultLab(): Promise<FaultLab> {
     return answer as unknown as Answer
   }
   const before = await snapshot(lab)
-  const combinations = (['client', 'router'] as const).flatMap((place) => (['ipv4', 'ipv6'] as const).map((family) => [place, family] as const))
+  const combinations = (['client', 'router'] as const).flatMap((place) => (['ipv4', 'ipv6'] as const).flatMap((family) => (['tcp', 'udp'] as const).map((transport) => [place, family, transport] as const)))
   const self: FaultLab = {
     lab,
     before,
-    ask: (place, family, timeout = 1500) => tell(place, 'ask', family, timeout),
+    ask: (place, family, transport = 'tcp') => tell(place, transport === 'tcp' ? 'ask' : 'ask-udp', family, 1500),
     hold: (place, family) => tell(place, 'hold', family, 3000),
     async programs() {
-      const { stdout } = await run('ip', ['netns', 'pids', lab.names.router])
-      const seen = await Promise.all(stdout.split('\n').filter((line) => line !== '').map(Number).map(look))
-      return seen.filter((each): each is Seen => each !== undefined && !each.commandLine.includes('prober.mjs'))
+      const listed = await Promise.all((['router', 'server'] as const).map((place) => run('ip', ['netns', 'pids', lab.names[place]])))
+      const seen = await Promise.all(listed.flatMap(({ stdout }) => stdout.split('\n')).filter((line) => line !== '').map(Number).map(look))
+      return seen.filter((each): each is Seen => each !== undefined && !/\/(?:prober|peer)\.mjs /.test(`${each.commandLine} `))
     },
     async expectNetwork(mayBeRelayed) {
       await Promise.all(
-        combinations.map(([place, family]) =>
-          until(`${place} ${family} gets through${mayBeRelayed ? '' : ' directly'}`, () => self.ask(place, family), ({ ok, relayed }) => ok && (mayBeRelayed || relayed === false)),
+        combinations.map(([place, family, transport]) =>
+          until(`${transport} of ${place} gets through by ${family}${mayBeRelayed ? '' : ' directly'}`, () => self.ask(place, family, transport), ({ ok, relayed }) => ok && (mayBeRelayed || relayed === false)),
         ),
       )
     },

@@ -1,30 +1,35 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
+import type { FailureReport } from '#core/contract/failure.ts'
 import type { PlanWish } from '#core/plan/makePlan.ts'
 import type { Backend } from '#core/plan/plan.ts'
-import type { FailureReport } from '#core/contract/failure.ts'
-import { makeProgramFolder, makeSession, namespaceInode, openArguments, planFor, startTestHelper } from '../helper/harness.ts'
+import type { MachineFacts } from '#core/rules/machineFacts.ts'
+import { makeProgramFolder, makeSession, namespaceInode, openArguments, planFor, snapshot, startTestHelper } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
+import { olderTool } from '../helper/olderTools.ts'
 import { makeFaultLab, until } from './faultLab.ts'
 import type { FaultLab, Seen } from './faultLab.ts'
-import { listFaults, nameFault, sampleFaults } from './faultTable.ts'
-import type { Fault, Victim } from './faultTable.ts'
+import { backendOf, columns, isTaken, listFaults, listKindFaults, nameFault, sampleFaults } from './faultTable.ts'
+import type { Column, Fault, Victim } from './faultTable.ts'
+import { expectBack, listRules, takeAway, takeAwayAndWait } from './takeAway.ts'
 
 /**
  * The fault table: whatever is killed, frozen, lost or taken away, at whatever step: the network works, nothing of ours remains (or is back), and a person is told.
- * `npm run faults` runs all of it; otherwise a sample (FAULTS_SEED chooses another one, FAULTS_ONLY a part of a name).
+ * `npm run faults` runs all of it; otherwise a sample, another one each day (FAULTS_SEED repeats one, FAULTS_ONLY chooses by a part of the name).
  */
 const whole = process.env['FAULTS'] === 'all'
-const seed = Number(process.env['FAULTS_SEED'] ?? 20260726)
+const seed = Number(process.env['FAULTS_SEED'] ?? new Date().toISOString().slice(0, 10).replaceAll('-', ''))
 const only = process.env['FAULTS_ONLY'] ?? ''
-const backends: readonly Backend[] = ['nft', 'iptables', 'iptables-legacy']
-const table = backends.map((backend) => {
-  const all = listFaults(backend).filter((fault) => nameFault(fault).includes(only))
-  return [backend, whole || only !== '' ? all : sampleFaults(all, 8, seed)] as const
+const table = columns.map((column, index) => {
+  const [all, kinds] = [listFaults(column), listKindFaults(column)]
+  const chosen = whole || only !== '' ? [...all, ...kinds].filter((fault) => nameFault(fault).includes(only)) : [...sampleFaults(all, 5, seed + index), ...sampleFaults(kinds, 1, seed + index)]
+  return [column, chosen] as const
 }).filter(([, faults]) => faults.length > 0)
+const measured = new Map<Column, number[]>()
 
 let programs: Awaited<ReturnType<typeof makeProgramFolder>>
 const idle: FaultLab[] = []
@@ -32,37 +37,74 @@ const app = fileURLToPath(new URL('./app.mjs', import.meta.url))
 
 beforeAll(async () => {
   programs = await makeProgramFolder()
+  if (!whole && only === '') console.log(`the fault table: FAULTS_SEED=${String(seed)}`)
 })
 afterAll(async () => {
   await Promise.all(idle.map(({ lab }) => lab.remove()))
   programs.remove()
+  for (const [column, times] of measured) {
+    const [median, worst] = [times.sort((a, b) => a - b)[times.length >> 1] ?? 0, times.at(-1) ?? 0]
+    console.log(`${column}: put back ${median.toFixed(0)} ms after it was taken away, ${worst.toFixed(0)} ms at worst (${String(times.length)} times)`)
+  }
 })
 
-describe.each(table)('%s', (_backend, faults) => {
-  test.concurrent.each(faults.map((fault) => [nameFault(fault), fault] as const))('%s', async (_name, fault) => {
-    // Labs are used again and again, which is a proof by itself that nothing is left; one in which a case failed is not.
-    const place = idle.pop() ?? (await makeFaultLab())
-    const told: string[] = []
-    try {
-      await runCase(place, fault, told)
-      idle.push(place)
-    } catch (error) {
-      const programsLeft = await place.programs().catch(() => [])
-      await place.lab.remove()
-      throw new Error(`${nameFault(fault)}: told ${JSON.stringify(told)}; running ${programsLeft.map(({ name, pid }) => `${name} ${String(pid)}`).join(', ')}`, { cause: error })
-    }
-  }, 120_000)
+describe.each(table)('%s', (_column, faults) => {
+  const named = (some: readonly Fault[]) => some.map((fault) => [nameFault(fault), fault] as const)
+  test.concurrent.each(named(faults.filter(({ deed }) => !isTaken(deed))))('%s', runFault, 120_000)
+  // One after the other, since these are measured.
+  test.each(named(faults.filter(({ deed }) => isTaken(deed))))('%s', runFault, 120_000)
 })
+
+async function runFault(_name: string, fault: Fault): Promise<void> {
+  // Labs are used again and again, which is a proof by itself that nothing is left; one in which a case failed is not.
+  const place = idle.pop() ?? (await makeFaultLab())
+  const told: string[] = []
+  try {
+    await runCase(place, fault, told)
+    idle.push(place)
+  } catch (error) {
+    const programsLeft = await place.programs().catch(() => [])
+    await place.lab.remove()
+    throw new Error(`${nameFault(fault)}: told ${JSON.stringify(told)}; running ${programsLeft.map(({ name, pid }) => `${name} ${String(pid)}`).join(', ')}`, { cause: error })
+  }
+}
+
+/** What makes a gate the column's and the kind's: on which machine the helper runs, and what it is asked for. */
+function gateOf({ column, gate }: Pick<Fault, 'column' | 'gate'>): { readonly within: string[]; readonly wish: Partial<PlanWish>; readonly tools: MachineFacts['tools'] } {
+  const backend = backendOf(column)
+  const refused = [
+    ...(column === 'nft without owned tables' ? ['flags owner'] : []),
+    ...(gate === 'redirect' ? [{ nft: 'tproxy ', iptables: 'TPROXY', 'iptables-legacy': ' socket --transparent' }[backend]] : []),
+  ]
+  return {
+    within: refused.length === 0 ? [] : olderMachine(backend, refused.join('|')),
+    wish: gate === 'udp' ? { udp: '8080' } : {},
+    tools: gate === 'redirect' ? [{ backend, usable: true, redirectsBecause: 'Operation not supported' }] : [],
+  }
+}
+const olderMachines = new Map<string, string[]>()
+/** Each made once, in a folder of its own: cases run beside one another. */
+function olderMachine(backend: Backend, refuses: string): string[] {
+  const name = `${backend} ${refuses}`
+  const folder = join(programs.folder, `older-${String(olderMachines.size)}`)
+  const words = olderMachines.get(name) ?? (mkdirSync(folder), olderTool(folder, backend, refuses))
+  olderMachines.set(name, words)
+  return words
+}
 
 /** Where a step is only a moment, its event comes just before it. */
-async function reach(place: FaultLab, helper: TestHelper, { moment, backend }: Fault, folder: string, act: () => Promise<void>, told: string[]): Promise<void> {
-  const hear = (request: Promise<unknown>): Promise<unknown> =>
-    request.catch((error: unknown) => {
+async function reach(place: FaultLab, helper: TestHelper, { moment, column, gate, deed }: Fault, folder: string, act: () => Promise<void>, told: string[]): Promise<void> {
+  const backend = backendOf(column)
+  const { wish, tools } = gateOf({ column, gate })
+  /** Whether it went well. */
+  const hear = (request: Promise<unknown>): Promise<boolean> =>
+    request.then(() => true, (error: unknown) => {
       const { code, message } = error as FailureReport
       told.push(`${code}: ${message}`)
+      return false
     })
   await helper.request('hello', { protocol: 1 })
-  const opened = hear(helper.request('open', openArguments(folder, backend)))
+  const opened = hear(helper.request('open', openArguments(folder, backend, wish, tools)))
   if (moment !== 'open' && moment !== 'changing' && moment !== 'draining' && moment !== 'closing') {
     await helper.event('step', ({ text }) => text === moment)
     await act()
@@ -70,19 +112,26 @@ async function reach(place: FaultLab, helper: TestHelper, { moment, backend }: F
     await Promise.race([opened, new Promise((resolve) => setTimeout(resolve, 8000))])
     return
   }
-  await opened
-  if (told.length > 0) return
+  if (!(await opened)) return
   expect(await place.hold('client', 'ipv4')).toMatchObject({ ok: true, relayed: true })
   expect(await place.hold('router', 'ipv6')).toMatchObject({ ok: true, relayed: true })
+  if (gate === 'udp') for (const from of ['client', 'router'] as const) await until(`UDP of ${from} is relayed`, () => place.ask(from, 'ipv4', 'udp'), ({ ok, relayed }) => ok && relayed === true)
   if (moment === 'changing') {
     // The port that is asked for stays; everything else comes and goes, so that there is a change under way whenever it happens.
     const wishes: Partial<PlanWish>[] = [{ tcp: '8080,9100' }, { tcp: '8080', scope: ['local'], users: [1] }, { tcp: '8080', udp: '53', exclude: ['203.0.113.64/26'] }, { tcp: '8080,9000-9010' }]
+    // What relayed UDP needs stays from the first change on that takes any.
+    if (isTaken(deed)) for (const wished of [{ udp: '53' }, {}]) await helper.request('change', planFor({ ...wished, backend }))
+    const held = isTaken(deed) ? await listRules(place.lab) : []
     const changes = Array.from({ length: 12 }, (_, index) => helper.request('change', planFor({ ...wishes[index % wishes.length], backend })))
     for (const change of changes) void hear(change)
     await changes[0]?.catch(() => undefined)
     await act()
     // As above: one that is frozen keeps them waiting.
     await Promise.race([Promise.allSettled(changes), new Promise((resolve) => setTimeout(resolve, 8000))])
+    if (!isTaken(deed)) return
+    await until('it is put back', () => Promise.resolve(told.join('\n')), (all) => all.includes('it was put back'))
+    await helper.request('change', planFor({ backend }))
+    await expectBack(place.lab, held)
     return
   }
   if (moment === 'draining') await helper.request('drain', {})
@@ -96,7 +145,10 @@ async function reach(place: FaultLab, helper: TestHelper, { moment, backend }: F
 async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<void> {
   const { lab } = place
   const folder = makeSession(programs, 'fault')
-  const helper = startTestHelper(lab, programs, 'router', undefined, [...diskWords(fault, folder), process.execPath, app])
+  const backend = backendOf(fault.column)
+  const inside = fault.gate === 'netns'
+  const outside = inside ? await snapshot(lab, 'server') : ''
+  const helper = startTestHelper(lab, programs, inside ? 'server' : 'router', undefined, [...diskWords(fault, folder), ...gateOf(fault).within, process.execPath, app], inside ? ['--netns', lab.names.router] : [])
   const frozen: number[] = []
   let second: TestHelper | undefined
   const state = { over: false }
@@ -141,18 +193,16 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
         for (let count = 0; count < 40; count++) await place.ask('client', 'ipv4')
         return
       case 'table gone':
-        await lab.exec('router', ['sh', '-c', fault.backend === 'iptables' ? 'iptables-nft -t mangle -F; ip6tables-nft -t mangle -F' : 'iptables-legacy -t mangle -F; ip6tables-legacy -t mangle -F'])
-        return
       case 'ip rules gone':
-        await lab.exec('router', ['sh', '-c', 'for f in -4 -6; do while ip $f rule del protocol 77 2>/dev/null; do :; done; done'])
-        return
       case 'route gone':
-        await lab.exec('router', ['ip', 'route', 'flush', 'table', '7701'])
+        if (fault.moment === 'changing') await takeAway(lab, deed, backend)
+        else measured.set(fault.column, [...(measured.get(fault.column) ?? []), await takeAwayAndWait(lab, helper, deed, backend)])
         return
       case 'a second gate': {
-        second = startTestHelper(lab, programs)
+        const { within, wish, tools } = gateOf(fault)
+        second = startTestHelper(lab, programs, 'router', undefined, within)
         await second.request('hello', { protocol: 1 })
-        const outcome = await second.request('open', openArguments(makeSession(programs, 'second'), fault.backend)).then(() => 'opened', (error: unknown) => (error as FailureReport).code)
+        const outcome = await second.request('open', openArguments(makeSession(programs, 'second'), backend, wish, tools)).then(() => 'opened', (error: unknown) => (error as FailureReport).code)
         told.push(`the second gate: ${outcome}`)
         return
       }
@@ -164,7 +214,7 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
   try {
     await reach(place, helper, fault, folder, act, told)
     // On iptables nobody is left who could take anything back: that is for the next opening, or for sluice cleanup.
-    if (fault.deed.endsWith('helper and guard')) await openAndClose(place, fault.backend)
+    if (fault.deed.endsWith('helper and guard')) await openAndClose(place, fault)
     await place.expectNetwork(mayStayOpen(fault))
     const words = tellingWords(fault)
     if (words !== undefined) await until(`a person is told ${String(words)}`, () => Promise.resolve(told.join('\n')), (all) => words.test(all), 15_000)
@@ -180,28 +230,30 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
   await second?.end()
   if (!state.over) await Promise.race([helper.end(), new Promise((resolve) => setTimeout(resolve, 20_000))])
   // Killed before it had a guard it leaves an empty lock file, which hinders nobody and goes with the next gate.
-  if (fault.victim === 'helper' && fault.deed === 'SIGKILL') await openAndClose(place, fault.backend)
+  if (fault.victim === 'helper' && fault.deed === 'SIGKILL') await openAndClose(place, fault)
   await place.expectClean()
+  if (inside) await until('where it was started all is as before', () => snapshot(lab, 'server'), (now) => now === outside)
   await place.expectNetwork(false)
 }
 
 /** Another gate: takes back whatever a dead one left, and waits for a guard that is at work. */
-async function openAndClose(place: FaultLab, backend: Backend): Promise<void> {
-  const next = startTestHelper(place.lab, programs)
+async function openAndClose(place: FaultLab, fault: Fault): Promise<void> {
+  const { within, wish, tools } = gateOf(fault)
+  const next = startTestHelper(place.lab, programs, 'router', undefined, within)
   await next.request('hello', { protocol: 1 })
-  await next.request('open', openArguments(makeSession(programs, 'next'), backend))
+  await next.request('open', openArguments(makeSession(programs, 'next'), backendOf(fault.column), wish, tools))
   await next.end()
 }
 
 /** A gate that nothing is wrong with goes on; whether it relays is then not asked. */
 function mayStayOpen({ victim, deed, moment }: Fault): boolean {
-  if (victim === 'guard' || victim === 'witness' || victim === 'watch') return true
+  if (victim === 'entrance' || victim === 'guard' || victim === 'witness' || victim === 'watch') return true
   if (victim === 'app') return deed === 'SIGSTOP'
   // Frozen before it had a guard: it has changed nothing, or opens when it goes on.
   return victim === undefined && deed !== 'connection cut' && !deed.startsWith('journal') && moment !== 'closing'
 }
 
-/** What must have been said. Undefined: the app's own death needs no telling; of watch and witness nobody misses anything; a closing that goes on has nothing to add. */
+/** What must have been said. Undefined: the app's own death needs no telling; of entrance, watch and witness nobody misses anything; a closing that goes on has nothing to add. */
 function tellingWords({ victim, deed, moment }: Fault): RegExp | undefined {
   if (deed === 'a second gate') return /already-open/
   if (deed === 'disk full under the capture') return /capture-stopped|cannot-write|disk-full/
@@ -210,7 +262,7 @@ function tellingWords({ victim, deed, moment }: Fault): RegExp | undefined {
   if (deed.endsWith('gone')) return /rules-restored: Somebody else took away .*; it was put back/
   if (deed.startsWith('journal') || deed === 'connection cut') return /the helper ended/
   if (victim === 'helper') return deed === 'SIGKILL' ? /helper-died|the helper ended/ : undefined
-  if (moment === 'closing' || victim === 'app' || victim === 'watch' || victim === 'witness') return undefined
+  if (moment === 'closing' || victim === 'app' || victim === 'entrance' || victim === 'watch' || victim === 'witness') return undefined
   if (victim === 'relay') return moment === 'open' || moment === 'changing' || moment === 'draining' ? /relay-died/ : /relay-died|relay-failed|cancelled/
   // One that is killed as it begins to watch fails the opening.
   if (victim === 'guard') return /guard-replaced|the guard/
@@ -236,12 +288,13 @@ async function findVictims(place: FaultLab, victim: Victim, closing: boolean): P
     const isChild = ({ parent }: Seen): boolean => relays.some(({ pid }) => pid === parent)
     switch (victim) {
       case 'app': return all.filter(({ commandLine }) => commandLine.includes('app.mjs'))
-      case 'helper': return all.filter(({ commandLine }) => commandLine.endsWith('helper.mjs') && !commandLine.includes('app.mjs'))
+      case 'entrance': return all.filter(({ commandLine }) => commandLine.includes('helper.mjs --netns') && !commandLine.includes('app.mjs'))
+      case 'helper': return all.filter(({ commandLine }) => /helper\.mjs(?: --entered)?$/.test(commandLine) && !commandLine.includes('app.mjs'))
       case 'guard': return all.filter(({ commandLine }) => commandLine.endsWith('--guard'))
       case 'relay': return relays.filter((each) => !isChild(each))
       case 'witness': return all.filter((each) => isChild(each))
-      case 'holder': return all.filter(({ commandLine }) => commandLine.endsWith('/nft -i'))
-      case 'watch': return all.filter(({ commandLine }) => /\/(?:ip -N|nft) monitor/.test(commandLine))
+      case 'holder': return all.filter(({ commandLine }) => /(?:^|\/)nft -i$/.test(commandLine))
+      case 'watch': return all.filter(({ commandLine }) => /(?:^|\/)(?:ip -N|nft) monitor/.test(commandLine))
     }
   }
   if (closing) return find()

@@ -1,5 +1,6 @@
-// One process a place that makes connections on demand: lines `ask ADDRESS PORT TIMEOUT` and `hold ADDRESS PORT` on standard input, one JSON object a line back.
-// ask: one exchange with peer.mjs serve, to its end. hold: a connection that stays open until this process ends.
+// One process a place that makes connections on demand: lines `ID ask|ask-udp|hold ADDRESS PORT TIMEOUT` on standard input, one JSON object a line back.
+// ask: one exchange with peer.mjs serve, to its end; ask-udp: one datagram and its answer. hold: a connection that stays open until this process ends.
+import dgram from 'node:dgram'
 import net from 'node:net'
 import readline from 'node:readline'
 
@@ -7,6 +8,7 @@ const tell = (id, event) => process.stdout.write(`${JSON.stringify({ id, ...even
 
 readline.createInterface({ input: process.stdin }).on('line', (line) => {
   const [id, word, host, port, timeout = '2000'] = line.split(' ')
+  if (word === 'ask-udp') return askUdp(id, host, Number(port), Number(timeout))
   const socket = net.connect({ host, port: Number(port), allowHalfOpen: true })
   let text = ''
   let localPort = 0
@@ -34,3 +36,16 @@ readline.createInterface({ input: process.stdin }).on('line', (line) => {
   socket.on('end', () => (text.endsWith('hello\nbye\n') ? finish({ ok: true, relayed: relayed() }) : finish({ ok: false, error: 'TRUNCATED' })))
   socket.on('error', (error) => finish({ ok: false, error: error.code }))
 })
+
+function askUdp(id, host, port, timeout) {
+  const socket = dgram.createSocket(host.includes(':') ? 'udp6' : 'udp4')
+  const finish = (event) => {
+    clearTimeout(timer)
+    socket.removeAllListeners().on('error', () => undefined).close()
+    tell(id, event)
+  }
+  const timer = setTimeout(() => finish({ ok: false, error: 'TIMEOUT' }), timeout)
+  socket.once('message', (data) => finish({ ok: true, relayed: Number(data.toString('latin1').split('\n')[0].split(' ')[2]) !== socket.address().port }))
+  socket.once('error', (error) => finish({ ok: false, error: error.code }))
+  socket.connect(port, host, () => socket.send('hello'))
+}

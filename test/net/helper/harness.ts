@@ -43,10 +43,10 @@ export interface TestHelper extends HelperConnection {
   kill(): void
 }
 
-/** The real helper, in the router, working for `nobody`. `within`: words that start it, say in a mount namespace where a tool of the machine is an older one. */
-export function startTestHelper(lab: Lab, programs: { readonly folder: string }, place: Place = 'router', env: Record<string, string> = { SUDO_UID: String(person.uid) }, within: readonly string[] = []): TestHelper {
+/** The real helper, in the router, working for `nobody`. `within`: words that start it, say in a mount namespace where a tool of the machine is an older one; `options`: its own. */
+export function startTestHelper(lab: Lab, programs: { readonly folder: string }, place: Place = 'router', env: Record<string, string> = { SUDO_UID: String(person.uid) }, within: readonly string[] = [], options: readonly string[] = []): TestHelper {
   const [command = '', ...words] = [...lab.enter(place), ...within]
-  const child = spawn(command, [...words, process.execPath, join(programs.folder, 'helper.mjs')], { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...env }, detached: true })
+  const child = spawn(command, [...words, process.execPath, join(programs.folder, 'helper.mjs'), ...options], { stdio: ['pipe', 'pipe', 'pipe'], env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...env }, detached: true })
   const connection = connectHelper(child)
   const events: HelperEvent[] = []
   const waiting = new Set<() => void>()

@@ -1,0 +1,56 @@
+import type { Backend } from '#core/plan/plan.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+import { snapshot } from '../helper/harness.ts'
+import type { TestHelper } from '../helper/harness.ts'
+import { until } from './faultLab.ts'
+import type { Taken } from './faultTable.ts'
+
+const tables: Readonly<Record<Backend, string>> = {
+  nft: 'nft delete table inet sluice',
+  iptables: 'iptables-nft -t mangle -F; ip6tables-nft -t mangle -F',
+  'iptables-legacy': 'iptables-legacy -t mangle -F; ip6tables-legacy -t mangle -F',
+}
+const others: Readonly<Record<Exclude<Taken, 'table gone'>, string>> = {
+  'ip rules gone': 'for f in -4 -6; do while ip $f rule del protocol 77 2>/dev/null; do :; done; done',
+  'route gone': 'ip route flush table 7701',
+}
+
+/** Somebody else takes it away. */
+export async function takeAway(lab: Lab, what: Taken, backend: Backend): Promise<void> {
+  await lab.exec('router', ['sh', '-c', what === 'table gone' ? tables[backend] : others[what]])
+}
+
+/** The same, and waits until all is back. Milliseconds from the end of the act to the end of the helper's last repair; 0 where that came first. */
+export async function takeAwayAndWait(lab: Lab, helper: TestHelper, what: Taken, backend: Backend): Promise<number> {
+  const held = await listRules(lab)
+  const seen = { begun: 0, restored: 0, last: 0 }
+  helper.onEvent((event) => {
+    if (event.event === 'action' && event.text.includes('putting it back')) seen.begun++
+    if (event.event !== 'warning' || event.code !== 'rules-restored') return
+    seen.restored++
+    seen.last = performance.now()
+  })
+  await takeAway(lab, what, backend)
+  const over = performance.now()
+  await expectBack(lab, held)
+  // What was begun may not have been told yet; each is told once.
+  await until('each repair is told', () => Promise.resolve({ ...seen }), ({ begun, restored }) => begun > 0 && restored === begun)
+  return Math.max(0, seen.last - over)
+}
+
+export async function listRules(lab: Lab): Promise<string[]> {
+  return (await snapshot(lab)).split('\n')
+}
+
+/** Lines that were there are there again; in any order, since a table made anew is listed behind those that stayed. */
+export async function expectBack(lab: Lab, held: readonly string[]): Promise<void> {
+  await until('all is back', async () => {
+    const now = await listRules(lab)
+    return held.filter((line) => {
+      const at = now.indexOf(line)
+      if (at !== -1) now.splice(at, 1)
+      return at === -1
+    })
+  }, (missing) => missing.length === 0)
+}
