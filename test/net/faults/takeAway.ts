@@ -24,19 +24,17 @@ export async function takeAway(lab: Lab, what: Taken, backend: Backend): Promise
 /** The same, and waits until all is back. Milliseconds from the end of the act to the end of the helper's last repair; 0 where that came first. */
 export async function takeAwayAndWait(lab: Lab, helper: TestHelper, what: Taken, backend: Backend): Promise<number> {
   const held = await listRules(lab)
-  const seen = { begun: 0, restored: 0, last: 0 }
+  const seen = { repairing: false, restored: 0 }
   helper.onEvent((event) => {
-    if (event.event === 'action' && event.text.includes('putting it back')) seen.begun++
-    if (event.event !== 'warning' || event.code !== 'rules-restored') return
-    seen.restored++
-    seen.last = performance.now()
+    if (event.event === 'action' && event.text.includes('putting it back')) seen.repairing = true
+    if (event.event === 'warning' && event.code === 'rules-restored') Object.assign(seen, { repairing: false, restored: performance.now() })
   })
   await takeAway(lab, what, backend)
   const over = performance.now()
   await expectBack(lab, held)
-  // What was begun may not have been told yet; each is told once.
-  await until('each repair is told', () => Promise.resolve({ ...seen }), ({ begun, restored }) => begun > 0 && restored === begun)
-  return Math.max(0, seen.last - over)
+  // The last repair may not have been told yet.
+  await until('the repair is told', () => Promise.resolve({ ...seen }), ({ repairing, restored }) => restored > 0 && !repairing)
+  return Math.max(0, seen.restored - over)
 }
 
 export async function listRules(lab: Lab): Promise<string[]> {
