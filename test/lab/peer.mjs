@@ -135,7 +135,7 @@ function answerIn(data, from) {
 }
 
 function talk(host, port) {
-  const socket = net.connect(connectOptions(host, port), () => tell({ event: 'open', localPort: socket.localPort }))
+  const socket = net.connect(connectOptions(host, port), () => tell({ event: 'open', localAddress: socket.localAddress, localPort: socket.localPort }))
   let rest = ''
   let bytes = 0
   let expected = 0

@@ -11,7 +11,7 @@ readline.createInterface({ input: process.stdin }).on('line', (line) => {
   if (word === 'ask-udp') return askUdp(id, host, Number(port), Number(timeout))
   const socket = net.connect({ host, port: Number(port), allowHalfOpen: true })
   let text = ''
-  let localPort = 0
+  let local = ''
   let done = false
   const finish = (event) => {
     if (done) return
@@ -24,8 +24,9 @@ readline.createInterface({ input: process.stdin }).on('line', (line) => {
     finish({ ok: false, error: text === '' ? 'TIMEOUT' : 'STALLED' })
     socket.destroy()
   }, Number(timeout))
-  const relayed = () => Number(text.split('\n')[0].split(' ')[2]) !== localPort
-  socket.on('connect', () => (localPort = socket.localPort))
+  // Where the server sees the router instead of a client, the router's port may by chance be the client's.
+  const relayed = () => text.split('\n')[0].split(' ').slice(1).join(' ') !== local
+  socket.on('connect', () => (local = `${socket.localAddress} ${String(socket.localPort)}`))
   socket.on('data', (data) => {
     const first = !text.includes('\n')
     text += data.toString('latin1')

@@ -167,12 +167,13 @@ export interface Answer {
   readonly localPort?: number
   readonly error?: string
 }
-/** One exchange; `relayed` says whether the server saw another port than the client used. */
+/** One exchange; `relayed` says whether the server saw another port than the client used, or another address (where that is the router's, its port may by chance be the client's). */
 export async function ask(lab: Lab, from: Place, family: 'ipv4' | 'ipv6', port: number, timeout = 3000): Promise<Answer & { readonly relayed: boolean }> {
   const peer = lab.peer(from, 'ask', labAddresses[family].server, String(port), '--timeout', String(timeout))
   await peer.ended
   const answer = JSON.parse(peer.output().trim()) as Answer
-  return { ...answer, relayed: answer.ok && answer.seenPort !== answer.localPort }
+  const isOther = answer.seenPort !== answer.localPort || (from === 'client' && answer.seenAddress !== labAddresses[family].client)
+  return { ...answer, relayed: answer.ok && isOther }
 }
 
 /** The network works and nothing stands between: within seconds. */
