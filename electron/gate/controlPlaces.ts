@@ -1,4 +1,4 @@
-import { lchownSync, lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, lchownSync, lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 
 import { sudoPerson } from './sessionFolder.ts'
@@ -68,7 +68,8 @@ export async function sweepControlPaths(path: string): Promise<void> {
   const folder = path.slice(0, path.lastIndexOf('/'))
   const others = readdirSync(folder).filter((name) => /^\d+\.sock$/.test(name) && `${folder}/${name}` !== path).slice(0, mostSockets)
   await Promise.all(others.map(async (name) => {
-    if (await isDead(`${folder}/${name}`)) rmSync(`${folder}/${name}`, { force: true })
+    // One that is just being made refuses, too, between bind(2) and listen(2).
+    if (!existsSync(`/proc/${name.slice(0, -'.sock'.length)}`) && await isDead(`${folder}/${name}`)) rmSync(`${folder}/${name}`, { force: true })
   }))
 }
 

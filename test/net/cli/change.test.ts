@@ -6,16 +6,16 @@ import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 
 import { ask, expectClean, expectDirect } from '../helper/harness.ts'
-import { asNobody, sluice, startSluice } from './harness.ts'
+import { sluice, startSluice } from './harness.ts'
 import { before, installed, lab, withServers } from './stage.ts'
 
 /** `sluice change` on a gate that another `sluice capture` has open: what is taken afterwards, by packets, and what goes on. */
 withServers('8080', '9000')
 
 let count = 0
-async function openGate(args: readonly string[] = []): Promise<{ readonly capture: LabProcess; readonly session: string }> {
+async function openGate(args: readonly string[] = [], within: readonly string[] = []): Promise<{ readonly capture: LabProcess; readonly session: string }> {
   const session = installed.session(`change-${++count}`)
-  const capture = startSluice(lab, installed, ['capture', '--tcp', '8080', '-o', session, ...args])
+  const capture = startSluice(lab, installed, ['capture', '--tcp', '8080', '-o', session, ...args], within)
   await capture.line((line) => line.startsWith('READY ') || line.startsWith('{"event":"ready"'), 30_000)
   return { capture, session }
 }
@@ -115,7 +115,10 @@ test('a port with an end goes by itself, and the last of them closes the gate', 
 })
 
 test('two gates are told apart; nobody else may, and nonsense changes nothing', async () => {
-  const { capture, session } = await openGate()
+  // Other tests run beside, and each gate that opens takes away what killed ones of its person have left: this person has no other gates. Nor has he who is nobody's friend.
+  const [person, stranger] = [2, 65533]
+  const forPerson = ['env', `SUDO_UID=${String(person)}`, `SUDO_GID=${String(person)}`]
+  const { capture, session } = await openGate([], forPerson)
   const other = await makeLab()
   try {
     const second = installed.session('change-other')
@@ -132,9 +135,9 @@ test('two gates are told apart; nobody else may, and nonsense changes nothing', 
   } finally {
     await other.remove()
   }
-  const path = `/run/sluice/control-0/${String(capture.pid)}.sock`
+  const path = `/run/sluice/control-${String(person)}/${String(capture.pid)}.sock`
   expect(statSync(path).mode & 0o777).toBe(0o600)
-  expect(await sluice(lab, installed, ['change', '--status'], asNobody)).toMatchObject({ code: 0, stdout: 'No gate of yours is open.\n' })
+  expect(await sluice(lab, installed, ['change', '--status'], ['setpriv', '--reuid', String(stranger), '--regid', String(stranger), '--clear-groups', '--'])).toMatchObject({ code: 0, stdout: 'No gate of yours is open.\n' })
   for (const line of ['nonsense', '{"type":"edit","edit":{"marks":{}},"duration":null}', '{"type":"open"}', '[]', `{"type":"status","x":"${'x'.repeat(2 << 20)}`]) {
     expect(await tell(path, line), line.slice(0, 40)).toMatchObject({ ok: false, error: { code: 'protocol' } })
   }
@@ -144,7 +147,7 @@ test('two gates are told apart; nobody else may, and nonsense changes nothing', 
   // What a killed one leaves, the next one takes away.
   expect(existsSync(path)).toBe(true)
   expect(await change(session, '--add', '1')).toMatchObject({ code: 1, stderr: expect.stringContaining('nobody records into') as string })
-  const next = await openGate()
+  const next = await openGate([], forPerson)
   expect(existsSync(path)).toBe(false)
   process.kill(next.capture.pid, 'SIGINT')
   expect(await next.capture.ended).toMatchObject({ code: 0 })

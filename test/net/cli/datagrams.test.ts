@@ -26,7 +26,7 @@ afterAll(async () => {
 })
 
 function dig(place: Place, server: string, ...more: readonly string[]) {
-  return lab.exec(place, ['dig', '+tries=1', '+time=3', `@${server}`, ...(more.length === 0 ? ['+short', 'www.example.test', 'A'] : more)], { reject: false })
+  return lab.exec(place, ['dig', '+tries=1', '+time=10', `@${server}`, ...(more.length === 0 ? ['+short', 'www.example.test', 'A'] : more)], { reject: false })
 }
 
 test.each(['nft', 'iptables', 'iptables-legacy'])('%s: names asked for are answered as without, listed with their answers, and a refused port refuses', async (backend) => {
