@@ -1,3 +1,5 @@
+import { setTimeout as wait } from 'node:timers/promises'
+
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
@@ -27,6 +29,8 @@ export interface RuleWatchOptions {
 
 /** Whoever removes rules removes several, one after another: they are looked at once, when they have had their time. */
 const settleTime = 100
+/** How long a person's message waits for who it was; everything is back by then. */
+const namedWithin = 500
 /** Losses so near to one another are one event. */
 const sameEvent = 1000
 /** So many events within so long are a fight, which nobody wins. */
@@ -132,7 +136,9 @@ export class RuleWatch {
     }
     this.#owed = nothing
     this.#failures = 0
-    if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${what}${who}; it was put back.`)
+    // A look of the timer's may have been quicker than nft's word of who it was.
+    if (rules.length > 0) await this.#untilNamed()
+    if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${what}${this.#blame(rules.length > 0)}; it was put back.`)
     return true
   }
 
@@ -145,6 +151,11 @@ export class RuleWatch {
   /** Asked anew after each wait. */
   #isStopped(): boolean {
     return this.#stopped
+  }
+
+  async #untilNamed(): Promise<void> {
+    const end = performance.now() + namedWithin
+    while (this.#monitors.has('nft') && this.#suspect === undefined && !this.#isStopped() && performance.now() < end) await wait(20)
   }
 
   /** nft names the process; of ip nobody knows, so who is known to do such things and runs here is named as what it is: a guess. */

@@ -17,12 +17,15 @@ const router = async (...argv: string[]): Promise<void> => {
 }
 const script = (text: string): Promise<void> => router('sh', '-c', text)
 
+/** One process a family, and not until none is left: what is put back meanwhile would be taken again and again, and who takes for seconds is no event but a fight. */
+const takeRules = 'for f in -4 -6; do ip $f rule | sed -n "/proto 77/s/.*/rule del protocol 77/p" | ip $f -force -batch -; done'
+
 /** By backend: what others do, and what of ours the warnings must name: two, where the act takes two steps and the watch looked between them. */
 type Interference = readonly [title: string, names: RegExp, act: () => Promise<void>]
 const onRoutes: readonly Interference[] = [
   ['ip rule del of one rule', /ip rule fwmark 0x10000000 lookup 7701 \(IPv4\)/, () => router('ip', 'rule', 'del', 'pref', '0', 'fwmark', '0x10000000/0x10000000')],
   ['ip -6 rule del of the middle one', /ip rule fwmark 0x2000000 iif lo lookup main \(IPv6\)/, () => router('ip', '-6', 'rule', 'del', 'pref', '0', 'iif', 'lo', 'fwmark', '0x2000000/0x2000000')],
-  ['ip rule flush of all that bear our protocol, as systemd-networkd removes foreign ones', /ip rule .*\(IPv4\).*ip rule .*\(IPv6\)|and \d more/, () => script('for f in -4 -6; do while ip $f rule del protocol 77; do :; done; done')],
+  ['ip rule flush of all that bear our protocol, as systemd-networkd removes foreign ones', /ip rule .*\(IPv4\).*ip rule .*\(IPv6\)|and \d more/, () => script(takeRules)],
   ['ip route flush table', /the route of table 7701 \(IPv4\)/, () => router('ip', 'route', 'flush', 'table', '7701')],
   ['ip -6 route flush table', /the route of table 7701 \(IPv6\)/, () => router('ip', '-6', 'route', 'flush', 'table', '7701')],
 ]
@@ -152,5 +155,6 @@ test('an owned table is not anybody else\'s to flush: nothing is lost, so nothin
   await router('nft', 'flush', 'ruleset')
   expect(await rules()).toEqual(held)
   await relayed()
-  expect(helper.events.some(({ event }) => event === 'warning')).toBe(false)
+  // A computer that is busy for seconds has its guard replaced, and says so.
+  expect(helper.events.filter((event) => event.event === 'warning' && event.code !== 'guard-replaced')).toEqual([])
 })
