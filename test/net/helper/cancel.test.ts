@@ -43,6 +43,8 @@ afterEach(async () => {
   await lab.remove()
 })
 
+/** Nobody but the helper; who was ended may take a moment. */
+const expectAlone = (): Promise<void> => expect.poll(() => programsIn(lab), { timeout: 15_000 }).toHaveLength(1)
 const steps = ['looking at this machine', 'starting the guard', 'starting the relay', 'adding routes', 'applying rules'] as const
 const ways = {
   close: (helper: TestHelper) => helper.request('close', {}),
@@ -59,17 +61,16 @@ const ways = {
 
 describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
   describe.each(steps)('while %s', (step) => {
-    test.each(Object.keys(ways) as (keyof typeof ways)[])('%s', async (way) => {
+    const giveUp = async (way: keyof typeof ways): Promise<string> => {
       const helper = start()
       await helper.request('hello', { protocol: 1 })
       const opening = helper.request('open', openArguments(makeSession(programs, 'cancel'), backend)).then(() => 'opened', (error: unknown) => (error as { code: string }).code)
       await helper.event('step', ({ text }) => text === step)
       await ways[way](helper)
-      // Where the helper is gone it could not answer; where it goes on it must say why nothing is open.
-      expect(await opening).toBe(way === 'close' || way === 'end of input' || way === 'SIGTERM' ? 'cancelled' : 'helper-died')
+      const outcome = await opening
       if (way === 'close') {
         expect(await snapshot(lab)).toBe(before)
-        expect(programsIn(lab)).toHaveLength(1)
+        await expectAlone()
         await helper.end()
       }
       if (way === 'SIGKILL') {
@@ -81,6 +82,14 @@ describe.each(['nft', 'iptables'] as const)('%s', (backend) => {
         await next.end()
       }
       await expectClean(lab, before)
+      return outcome
+    }
+    test.each(Object.keys(ways) as (keyof typeof ways)[])('%s', async (way) => {
+      let outcome = await giveUp(way)
+      // A helper that was quicker than we were had opened before it heard of it. Nothing is left of that either, and it is done once more.
+      for (let tries = 1; outcome === 'opened' && tries < 6; tries++) outcome = await giveUp(way)
+      // Where the helper is gone it could not answer; where it goes on it must say why nothing is open.
+      expect(outcome).toBe(way === 'close' || way === 'end of input' || way === 'SIGTERM' ? 'cancelled' : 'helper-died')
     })
   })
 })
@@ -105,7 +114,7 @@ test('given up in the middle of a slow opening, it is given up at once', async (
   await helper.request('close', {})
   await expect(opening).rejects.toMatchObject({ code: 'cancelled' })
   expect(await snapshot(lab)).toBe(before)
-  expect(programsIn(lab)).toHaveLength(1)
+  await expectAlone()
 })
 
 test('a relay that dies while it starts is a failed opening', async () => {

@@ -30,7 +30,7 @@ const said = (code: string): string[] => helper.events.flatMap((event) => (event
 const within = ['sh', '-c', 'echo $$ > "$0"/cgroup.procs && exec "$@"', folder]
 const inUnit = (...words: string[]): LabProcess => lab.spawn('router', [...within, process.execPath, peerProgram, ...words])
 async function isRelayed(enter: boolean, family: 'ipv4' | 'ipv6'): Promise<boolean> {
-  const words = ['ask', labAddresses[family].server, '8080', '--timeout', '3000']
+  const words = ['ask', labAddresses[family].server, '8080', '--timeout', '10000']
   const peer = enter ? inUnit(...words) : lab.peer('router', ...words)
   await peer.ended
   const answer = JSON.parse(peer.output().trim()) as { readonly ok: boolean; readonly seenPort: number; readonly localPort: number }

@@ -168,7 +168,7 @@ export interface Answer {
   readonly error?: string
 }
 /** One exchange; `relayed` says whether the server saw another port than the client used, or another address (where that is the router's, its port may by chance be the client's). */
-export async function ask(lab: Lab, from: Place, family: 'ipv4' | 'ipv6', port: number, timeout = 3000): Promise<Answer & { readonly relayed: boolean }> {
+export async function ask(lab: Lab, from: Place, family: 'ipv4' | 'ipv6', port: number, timeout = 10_000): Promise<Answer & { readonly relayed: boolean }> {
   const peer = lab.peer(from, 'ask', labAddresses[family].server, String(port), '--timeout', String(timeout))
   await peer.ended
   const answer = JSON.parse(peer.output().trim()) as Answer
