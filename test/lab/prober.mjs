@@ -1,6 +1,6 @@
 // Many small exchanges from one process, so that a whole table of verdicts costs little. Plain JavaScript, run by Node inside a namespace.
 //   prober.mjs FIRST_PORT [COUNT]
-// Reads lines {"id","host","port","udp"?,"from"?}, answers each with {"id","ok":true,"server","seenAddress","seenPort","localPort"} or {"id","ok":false,"error"}.
+// Reads lines {"id","host","port","udp"?,"from"?,"timeout"?} (ms), answers each with {"id","ok":true,"server","seenAddress","seenPort","localPort"} or {"id","ok":false,"error"}.
 // Local ports are taken in turn from FIRST_PORT on, below the kernel's ephemeral range: a relay's upstream port is never among them, so "seenPort differs from
 // localPort" says for certain that somebody stood between.
 import dgram from 'node:dgram'
@@ -9,7 +9,7 @@ import readline from 'node:readline'
 
 const first = Number(process.argv[2])
 const count = Number(process.argv[3] ?? 2000)
-const timeout = 3000
+const usualTimeout = 15_000
 let next = 0
 const tell = (event) => process.stdout.write(`${JSON.stringify(event)}\n`)
 
@@ -18,7 +18,7 @@ function answerOf(text, localPort) {
   return { ok: true, server, seenAddress, seenPort: Number(seenPort), localPort }
 }
 
-function probeTcp({ host, port, from }, localPort) {
+function probeTcp({ host, port, from, timeout = usualTimeout }, localPort) {
   return new Promise((resolve) => {
     let text = ''
     const socket = net.connect({ host, port, localPort, ...(from === undefined ? {} : { localAddress: from }) })
@@ -35,7 +35,7 @@ function probeTcp({ host, port, from }, localPort) {
   })
 }
 
-function probeUdp({ host, port, from }, localPort) {
+function probeUdp({ host, port, from, timeout = usualTimeout }, localPort) {
   return new Promise((resolve) => {
     const socket = dgram.createSocket(host.includes(':') ? 'udp6' : 'udp4')
     const finish = (answer) => {

@@ -38,7 +38,7 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     const plan = { tcp: '8080' }
     // Nobody listens there.
     rules = await applyRules(verdicts.lab, plan, { backend, relayPort: 9 })
-    const [judged, meant] = [await verdicts.judge(), verdicts.meaning(makePlan(plan))]
+    const [judged, meant] = [await verdicts.judge(3000), verdicts.meaning(makePlan(plan))]
     const expected = (name: string): readonly string[] => {
       if (meant[name] === 'direct') return ['direct']
       const scope = /^(?:second )?client /.test(name) ? 'forwarded' : 'local'

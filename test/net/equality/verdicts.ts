@@ -38,8 +38,8 @@ export interface VerdictLab {
   readonly lab: Lab
   readonly cgroup: string
   readonly cgroupPrefix: string
-  /** Asks everything at once, in the laboratory as it is. */
-  judge(): Promise<Verdicts>
+  /** Asks everything at once, in the laboratory as it is. `silence`: milliseconds after which who hears nothing gives up; left out where everybody is to hear something. */
+  judge(silence?: number): Promise<Verdicts>
   /** What a plan means, said anew without the compiler: the table of truth for every backend. */
   meaning(plan: InterceptionPlan): Verdicts
   remove(): Promise<void>
@@ -102,12 +102,12 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
     lab,
     cgroup,
     cgroupPrefix,
-    async judge() {
+    async judge(silence) {
       const round = ++rounds
       const asked = probes.map(async (probe, index): Promise<[string, string]> => {
         const process = probers.get(probe.who) as LabProcess
         const id = `${String(round)}.${String(index)}`
-        process.write(JSON.stringify({ id, host: probe.server, port: probe.port, ...(probe.transport === 'udp' ? { udp: true } : {}), from: probe.source }))
+        process.write(JSON.stringify({ id, host: probe.server, port: probe.port, ...(probe.transport === 'udp' ? { udp: true } : {}), from: probe.source, timeout: silence }))
         const answer = await process.event((event) => event['id'] === id)
         const seen = answer['ok'] !== true ? String(answer['error'])
           : answer['seenAddress'] !== probe.source ? `seen as ${String(answer['seenAddress'])}`

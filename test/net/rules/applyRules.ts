@@ -1,3 +1,5 @@
+import { setTimeout } from 'node:timers/promises'
+
 import type { Backend } from '#core/plan/plan.ts'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
@@ -92,6 +94,25 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
       for (const tool of tools) await restore(tool.restore, tool.texts.remove)
       await unroute()
     },
+  }
+}
+
+/** Does something while the lease is renewed again and again: what has to be taken is taken however long it is until it comes. */
+export async function whileRenewed<T>(rules: AppliedRules | undefined, work: () => Promise<T>): Promise<T> {
+  await rules?.renew()
+  let over = false
+  const renewing = (async () => {
+    while (!over) {
+      await setTimeout(300)
+      await rules?.renew()
+    }
+  })()
+  renewing.catch(() => undefined)
+  try {
+    return await work()
+  } finally {
+    over = true
+    await renewing
   }
 }
 

@@ -7,7 +7,7 @@ export type Exchange = Record<string, unknown> & { readonly relayed: boolean }
 /** One exchange, and whether the relay took it. `enter`: words in front of the program that asks. */
 export async function exchange(lab: Lab, relay: TestRelay, place: Place, address: string, port: string, enter: readonly string[] = []): Promise<Exchange> {
   const total = await relay.total()
-  const answer = await lab.spawn(place, [...enter, process.execPath, peerProgram, 'ask', address, port, '--timeout', '2000']).event(() => true)
+  const answer = await lab.spawn(place, [...enter, process.execPath, peerProgram, 'ask', address, port, '--timeout', '10000']).event(() => true)
   return { ...answer, relayed: (await relay.total()) > total }
 }
 

@@ -5,7 +5,7 @@ import { compileRules } from '#core/rules/compileRules.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
 import { renderRoutes } from '#core/rules/renderRoutes.ts'
 import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
-import { applyRules, listRules } from './applyRules.ts'
+import { applyRules, listRules, whileRenewed } from './applyRules.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 let lab: Lab
@@ -33,15 +33,12 @@ describe('nft: the dead man\'s switch', () => {
   test('a lease nobody renews runs out in the kernel: new flows go direct, relayed ones go on, renewing takes again', async () => {
     const rules = await applyRules(lab, { tcp: '8080' }, { backend: 'nft', relayPort: relay.port, leaseSeconds: 2 })
     const flow = lab.peer('client', 'talk', server, '8080')
-    await flow.event((event) => event['event'] === 'line')
+    await whileRenewed(rules, () => flow.event((event) => event['event'] === 'line'))
     expect(await relay.total()).toBe(1)
     await expect.poll(async () => (await relayed('client')) || (await relayed('router')), { timeout: 20_000, interval: 200 }).toBe(false)
     flow.write('send still here')
     await flow.event((event) => event['line'] === 'still here')
-    await rules.renew()
-    expect(await relayed('client')).toBe(true)
-    await rules.renew()
-    expect(await relayed('router')).toBe(true)
+    for (const place of ['client', 'router'] as const) expect(await whileRenewed(rules, () => relayed(place))).toBe(true)
     await flow.stop()
     await rules.remove()
   })
