@@ -115,6 +115,11 @@ void Worker::resetAll() {
   udp_.closeAll();
   while (first_ != nullptr) {
     Flow& flow = *first_;
+    // All may have been delivered since it was looked at last.
+    if (flow.state == FlowState::kDraining) {
+      checkDrained(flow);
+      if (first_ != &flow) continue;
+    }
     if (flow.state != FlowState::kEpilogue && flow.state != FlowState::kCondemned) {
       flow.reason = CloseReason::kGateClosed;
       flow.by = ClosedBy::kGate;

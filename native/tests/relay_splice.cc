@@ -159,8 +159,9 @@ void stalled() {
   std::string written;
   pollfd room{flow.client.get(), POLLOUT, 0};
   for (int pause = 0; pause < 3; ++pause) {
-    // Full when nothing was taken for a while: there is no event for "never".
-    while (poll(&room, 1, 300) == 1) {
+    // Full when nothing was taken for a while: there is no event for "never". What is read below must have been, however long the relay does not get its turn.
+    const std::size_t least = static_cast<std::size_t>(pause + 1) * 2'000'000;
+    while (poll(&room, 1, written.size() < least ? kPatience * 1000 : 300) == 1) {
       const ssize_t sent = send(flow.client.get(), block.data(), block.size(), MSG_NOSIGNAL);
       if (sent > 0) written.append(block, 0, static_cast<std::size_t>(sent));
       CHECK(written.size() < (64U << 20U));
