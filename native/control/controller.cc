@@ -123,7 +123,7 @@ Counters Controller::counters() const {
 
 void Controller::tellFlows() {
   if (now_ < toldAt_ + kTellEvery || !shared_.changed.load(std::memory_order_relaxed)) return;
-  shared_.changed.store(false);  // before the reading: a later change is told next time
+  shared_.changed.exchange(false);  // before the reading: a later change is told next time
   const Counters current = counters();
   toldAt_ = now_;
   if (current == told_) return;

@@ -224,7 +224,8 @@ void Worker::publish() {
   changed = store(published_.bytes, bytes_ + udp.bytes) || changed;
   changed = store(published_.datagrams, udp.datagrams) || changed;
   changed = store(published_.udpFlows, udp.flows) || changed;
-  if (changed && !shared_.changed.load(std::memory_order_relaxed) && !shared_.changed.exchange(true)) shared_.wakeControl();
+  // Not looked at before: a look could come before what was stored above is to be seen, and find what the controller is about to take back.
+  if (changed && !shared_.changed.exchange(true)) shared_.wakeControl();
 }
 
 }  // namespace sluice
