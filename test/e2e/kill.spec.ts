@@ -20,7 +20,7 @@ test('the app is killed with SIGKILL while the gate is open: no rule, a network 
     const gone = running.app.waitForEvent('close').catch(() => undefined)
     process.kill(running.pid, 'SIGKILL')
     await gone
-    await expect.poll(() => rulesIn(lab), { timeout: 10_000 }).toBe(before)
+    await expect.poll(() => rulesIn(lab)).toBe(before)
     await stage.journey('curl, 404', 'local').run()
     await stage.journey('curl, POST of JSON', 'forwarded').run()
     const [session] = readdirSync(running.sessions)

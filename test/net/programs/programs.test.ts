@@ -18,6 +18,7 @@ let files: ServerFiles
 let capture: LabProcess
 let session: string
 let before: string
+const iperfDatagrams = 150
 /** What receivers of iperf3 over TCP counted, two a side. */
 const iperfReceived: { readonly from: Place; readonly family: 'ipv4' | 'ipv6'; readonly bytes: number }[] = []
 
@@ -59,10 +60,11 @@ describe.each(sides)('$family from the $from', ({ from, family }) => {
   })
 
   test('iperf3 over UDP', async () => {
-    const { sum: datagrams } = await iperf('-u', '-b', '8M', '-l', '1200', '-k', '400')
+    // As many as the relay's socket may hold where net.core.rmem_max is what it is by default: however long it does not get its turn, none is lost.
+    const { sum: datagrams } = await iperf('-u', '-b', '8M', '-l', '1200', '-k', String(iperfDatagrams))
     // Its word that all was sent goes by TCP and may be there before the last datagrams, which it then counts as lost: the record says below that none was.
-    expect(datagrams?.packets).toBe(400)
-    expect(datagrams?.lost_packets).toBeLessThan(400)
+    expect(datagrams?.packets).toBe(iperfDatagrams)
+    expect(datagrams?.lost_packets).toBeLessThan(iperfDatagrams)
   })
 
   test('redis: a value of 4 MiB comes back as it went', async () => {
@@ -118,7 +120,7 @@ test('the record says of each flow what it was, and nothing is left behind', asy
     const relayed = iperf.slice(0, 2).map((row) => Math.max(row.bytesUp - 37, row.bytesDown))
     expect(Math.max(...relayed)).toBeGreaterThanOrEqual(Math.max(...counted))
     expect(Math.min(...relayed)).toBeGreaterThanOrEqual(Math.min(...counted))
-    expect(of(5201, 'udp')).toMatchObject([{ datagramsUp: 401, datagramsDown: 1, bytesUp: 400 * 1200 + 4, state: 'idle' }])
+    expect(of(5201, 'udp')).toMatchObject([{ datagramsUp: iperfDatagrams + 1, datagramsDown: 1, bytesUp: iperfDatagrams * 1200 + 4, state: 'idle' }])
 
     const redis = of(6379, 'tcp')
     expect(redis.map(({ state }) => state)).toEqual(['finished', 'finished', 'finished'])
