@@ -5,6 +5,7 @@ import { formatPorts } from '#core/plan/formatPorts.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { describeDifference } from '#core/plan/planDifference.ts'
 import type { PlanDifference } from '#core/plan/planDifference.ts'
+import { takesDevices } from '#core/plan/takesDevices.ts'
 import { flowHeader, flowLine } from './flowTable.ts'
 import { counted, formatBytes } from './format.ts'
 import type { Output } from './output.ts'
@@ -45,7 +46,7 @@ function takenOf({ plan, redirects }: Ready): Pick<InterceptionPlan, 'tcp' | 'ud
   return { tcp: plan.tcp, udp: redirects ? [] : plan.udp }
 }
 function listensAt({ plan, redirects }: Ready): string {
-  return redirects && plan.scope.includes('forwarded') ? '0.0.0.0' : '127.0.0.1'
+  return redirects && takesDevices(plan) ? '0.0.0.0' : '127.0.0.1'
 }
 const summary = (state: GateState, session: string): string => `Closed: ${counted(state.total, 'flow')}, ${formatBytes(state.bytes)}, in ${session}`
 const nothing = (): void => undefined

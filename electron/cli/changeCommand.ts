@@ -87,8 +87,8 @@ those that are relayed stay relayed to their end. Asks for no permission: whoeve
   --udp-idle SECONDS  how long a flow of UDP may be silent: 30, or dns=5,quic=120,other=60
   --send PORTS=PROXY  sends new flows to these to a proxy, as in sluice capture: 80=proxy2:127.0.0.1:8888, 443=socks5:[::1]:1080, 80=tproxy:3129
   --direct PORTS   sends new flows to these to their servers again
-  --scope SCOPES   whose traffic: local, forwarded or both
-  -i, --iface IF   forwarded flows that come in at this interface as well; where every one was included, this alone; '*' for every one again
+  --scope SCOPES   whose traffic from now on: local, forwarded, incoming, or several of them
+  -i, --iface IF   forwarded and incoming flows that come in at this interface as well; where every one was included, this alone; '*' for every one again
   --remove-iface IF  at this one no longer
   --user U, --group G, --cgroup PATH, --unit NAME, --container C  the same for local flows, as in sluice capture; --cgroup '*' ends the choice of units and containers, too
   --remove-user U, --remove-group G, --remove-cgroup PATH, --remove-unit NAME, --remove-container C  these no longer

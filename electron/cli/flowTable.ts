@@ -19,7 +19,7 @@ function protocolText({ protocol, transport }: FlowRow): string {
 export const columns: readonly Column[] = [
   { title: 'No.', width: 6, right: true, text: (row) => String(row.id) },
   { title: 'Time', width: 12, text: (row) => formatClock(row.startedAt) },
-  { title: 'Program', width: 15, text: (row) => row.process?.name ?? (row.scope === 'forwarded' ? row.client.address : '') },
+  { title: 'Program', width: 15, text: (row) => row.process?.name ?? (row.scope === 'local' ? '' : row.client.address) },
   { title: 'Protocol', width: 8, text: protocolText },
   { title: 'Server', width: 28, text: (row) => (row.name === undefined ? endpointText(row.server) : `${row.name}:${row.server.port}`) },
   { title: 'Up', width: 8, right: true, text: (row) => formatBytes(row.bytesUp) },

@@ -18,7 +18,7 @@ import { colourPatch, unifiedPatch } from './unifiedPatch.ts'
 export const planCommand: Command = {
   name: 'plan',
   summary: 'says what opening the gate would do, in words and in rules; changes nothing',
-  usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--scope local,forwarded] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
+  usage: `sluice plan [--tcp PORTS] [--udp PORTS] [--refuse PORTS] [--udp-idle SECONDS] [--send PORTS=PROXY] [--scope SCOPES] [--iface IF] [--user U] [--cgroup PATH] [--exclude CIDR]
             [--no-hold] [--keep-port] [--backend auto|nft|iptables|iptables-legacy] [--port PORT] [--diff] [--json]
 
 Prints what the gate would intercept and the very rules it would load; needs no privilege and changes nothing.
@@ -29,8 +29,9 @@ Prints what the gate would intercept and the very rules it would load; needs no 
                    protocol v2), 1080-1090=socks5:[::1]:1080, 80=tproxy:3129 (Squid's "http_port 3129 tproxy", HAProxy's "transparent")
   --refuse PORTS   UDP ports answered with "port unreachable", so that browsers fall back from QUIC to TCP: --refuse 443
   --udp-idle S     seconds of silence that end a UDP flow, or dns=10,quic=60,other=60 (the defaults)
-  --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (both)
-  --iface IF       forwarded flows that come in here, "veth*" for all that begin so (every interface)
+  --scope SCOPES   local: programs of this computer; forwarded: devices, containers and machines routed through it (these two); incoming: whoever
+                   speaks to services of this computer itself, to be named with the others: local,forwarded,incoming
+  --iface IF       forwarded and incoming flows that come in here, "veth*" for all that begin so (every interface)
   --source CIDR    only clients with these addresses (every client)
   --exclude-source CIDR  clients to leave alone
   --server CIDR    only servers with these addresses (every server)

@@ -2,6 +2,7 @@ import { Failure } from '#core/contract/failure.ts'
 import { nearest } from '#core/filter/nearest.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import { parseMarks, parsePriority, parseTable } from '#core/plan/parseMarks.ts'
+import { scopes } from '#core/plan/plan.ts'
 import type { BackendChoice, InterceptionPlan, Scope, UdpIdle } from '#core/plan/plan.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
 import type { ChosenContainer } from '#probe/containerWatch.ts'
@@ -35,7 +36,6 @@ export const planShapes = {
   priority: { type: 'string' },
 } as const satisfies OptionShapes
 
-const scopes = ['local', 'forwarded'] as const
 const backends = ['auto', 'nft', 'iptables', 'iptables-legacy'] as const
 
 /** Values of an option that may stand several times and hold lists: "a,b" and "-x a -x b" alike. */
@@ -72,7 +72,7 @@ export function idleOf(text: string): Partial<UdpIdle> {
 /** At least one. Fails with `usage`. */
 export function scopesOf(values: readonly string[]): Scope[] {
   const chosen = listed(values).map((each): Scope => oneOf('scope', each, scopes))
-  if (chosen.length === 0) throw new Failure('usage', '--scope takes local, forwarded or both')
+  if (chosen.length === 0) throw new Failure('usage', '--scope takes local, forwarded and incoming, one or more of them')
   return chosen
 }
 

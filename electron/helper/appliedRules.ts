@@ -1,6 +1,7 @@
 import { Failure } from '#core/contract/failure.ts'
 import { checkChange } from '#core/plan/checkChange.ts'
 import type { Backend, InterceptionPlan } from '#core/plan/plan.ts'
+import { takesDevices } from '#core/plan/takesDevices.ts'
 import { carriedBy, compileRules } from '#core/rules/compileRules.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import type { Carried, RuleSet } from '#core/rules/ruleSet.ts'
@@ -39,7 +40,7 @@ export async function compileChange(applied: AppliedRules, plan: InterceptionPla
   const facts = await refreshFacts(applied.facts)
   requireDigest(plan, facts, digest)
   const { carried, backend, ipv6, everywhere, strictLo, bridgesCall } = applied
-  if (everywhere === false && plan.scope.includes('forwarded')) throw new Failure('cannot-change', 'Devices cannot be added while the gate is open: the relay listens for this computer’s programs alone')
+  if (everywhere === false && takesDevices(plan)) throw new Failure('cannot-change', 'Devices cannot be added while the gate is open: the relay listens for this computer’s programs alone')
   // Rules for local flows and for UDP ask conntrack; since the first of them it has seen what is under way.
   const watched = carried.local || carried.transports.includes('udp')
   const next = applyTo({ plan, facts, backend, ipv6, ...(everywhere === undefined ? {} : { everywhere }), ...(strictLo === undefined ? {} : { strictLo }), ...(bridgesCall === undefined ? {} : { bridgesCall }) }, carried)

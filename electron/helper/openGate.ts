@@ -7,6 +7,7 @@ import type { HandOver } from '#core/plan/handOver.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { relayPortTries } from '#core/plan/plan.ts'
+import { takesDevices } from '#core/plan/takesDevices.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
@@ -199,7 +200,7 @@ export class OpenGate {
     // Also when nothing waits yet: it may be chosen while the gate is open, and the relay has the right to bind to the packet log only now.
     const canHold = ruleSet.way !== 'redirect' && tool?.log !== false
     // What comes in is translated to whatever address its interface has; a program's own connections to loopback.
-    const redirect = ruleSet.way === 'redirect' ? { everywhere: plan.scope.includes('forwarded') } : undefined
+    const redirect = ruleSet.way === 'redirect' ? { everywhere: takesDevices(plan) } : undefined
     const relay = await RelayLink.spawn(findPlaces().relay)
     this.#relay = relay
     this.#undo.push({ what: 'the relay', run: () => relay.quit() })
@@ -516,7 +517,7 @@ export class OpenGate {
   /** Once, when there is something to be told. Never rejects. */
   async #warnOfBridges(): Promise<void> {
     const applied = this.#applied
-    if (this.#bridgesTold || applied === undefined || !applied.plan.scope.includes('forwarded') || applied.ruleSet.way === 'redirect' || !bridgesCallRules()) return
+    if (this.#bridgesTold || applied === undefined || !takesDevices(applied.plan) || applied.ruleSet.way === 'redirect' || !bridgesCallRules()) return
     if (applied.plan.udp.length === 0 && this.#holds && waitsForwarded(applied)) return
     this.#bridgesTold = true
     const { fact, mend } = await lookAtBridges(applied.bridgesCall === true)

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 
 import type { InterceptionPlan } from '#core/plan/plan.ts'
+import { takesDevices } from '#core/plan/takesDevices.ts'
 import type { OldUdp } from '#core/rules/ruleSet.ts'
 import { parseSockets } from './ports.ts'
 
@@ -12,10 +13,10 @@ const mostOld = 2048
 
 /**
  * What must be known of the UDP that is there before rules for a plan, in this process's network namespace: how long to let conntrack look round before
- * taking (milliseconds; 0 when it runs already or nobody's UDP is forwarded) and, asked later, the local sockets.
+ * taking (milliseconds; 0 when it runs already or nobody's UDP from elsewhere is chosen) and, asked later, the local sockets.
  */
 export function udpBefore(plan: Pick<InterceptionPlan, 'udp' | 'scope'>): { readonly settle: number; readonly listOldUdp: () => Promise<OldUdp> } {
-  const forwards = plan.udp.length > 0 && plan.scope.includes('forwarded')
+  const forwards = plan.udp.length > 0 && takesDevices(plan)
   return {
     settle: forwards && !conntrackRuns() ? settleFor : 0,
     listOldUdp: plan.udp.length > 0 && plan.scope.includes('local') ? () => listOldUdp(plan) : () => Promise.resolve({ connected: [], ports: [] }),

@@ -185,7 +185,7 @@ void appendFact(std::string& out, std::string_view json) {
 void appendOpen(std::string& json, const FlowRecord& flow, bool again) {
   beginFact(json, "open", flow.id);
   json += flow.udp ? R"(,"proto":"udp","scope":)" : R"(,"proto":"tcp","scope":)";
-  json += flow.local ? R"("local")" : R"("forwarded")";
+  json += flow.scope == FlowScope::kLocal ? R"("local")" : flow.scope == FlowScope::kIncoming ? R"("incoming")" : R"("forwarded")";
   appendEndpoint(json, "client", flow.client);
   appendEndpoint(json, "server", flow.server);
   appendTime(json, flow.openedAt);

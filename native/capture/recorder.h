@@ -56,6 +56,9 @@ struct RecorderOptions {
   ssize_t (*write)(int, const struct iovec*, int) = nullptr;  // instead of writev(2): tests script a slow, short or failing disk
 };
 
+// Whose flow it is: a program's of this machine, somebody's who is routed through it, or somebody's who speaks to a service of this machine.
+enum class FlowScope : std::uint8_t { kLocal, kForwarded, kIncoming };
+
 struct ProgramFact {
   Program program;
   std::int64_t nanoseconds = 0;
@@ -75,7 +78,8 @@ struct FlowRecord {
   bool udp = false;                                // set before opened(); what follows counts for UDP alone
   std::uint32_t pid = 0;                           // of the program, once recorded: packets name it
   std::uint32_t segment = 0;                       // where it was last stated
-  bool local = false, connected = false;
+  FlowScope scope = FlowScope::kForwarded;
+  bool connected = false;
   std::int64_t openedAt = 0, connectedAt = 0;
   Endpoint upstream;
   std::string_view via{};                          // the proxy it was handed to, as a JSON object; outlives the recorder
@@ -95,7 +99,7 @@ class Track {
  public:
   // Each call is of the owning thread alone and never blocks. `nanoseconds` is wall time, see Recorder::now(). The packets of TCP's
   // handshake and end belong to TCP flows only.
-  void opened(FlowRecord& flow, bool local, std::int64_t nanoseconds);                    // open fact and SYN
+  void opened(FlowRecord& flow, FlowScope scope, std::int64_t nanoseconds);               // open fact and SYN
   void program(FlowRecord& flow, const Program& program, std::int64_t nanoseconds);
   void connected(FlowRecord& flow, const Endpoint& upstream, std::int64_t nanoseconds);   // fact, SYN/ACK, ACK
   void handed(FlowRecord& flow, std::string_view via, std::int64_t nanoseconds);          // to a proxy, which `via` names as a JSON object

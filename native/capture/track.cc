@@ -256,14 +256,14 @@ Track::Track() = default;
 Track::~Track() = default;
 Track::Track(Track&&) noexcept = default;
 
-void Track::opened(FlowRecord& flow, bool local, std::int64_t nanoseconds) {
+void Track::opened(FlowRecord& flow, FlowScope scope, std::int64_t nanoseconds) {
   Impl& impl = *impl_;
   if (impl.shared.stopped()) return;
   // A close still owed may be of the same two addresses, and they are not open twice at once.
   if (!impl.owed.empty() && !impl.tellOwed()) return;
   if (!impl.enter()) return;
   impl.text.clear();
-  flow.local = local;
+  flow.scope = scope;
   flow.openedAt = nanoseconds;
   pcapng::appendOpen(impl.json, flow, false);
   impl.fact();

@@ -39,8 +39,9 @@ void askForPort(int fd, std::uint16_t port) {
 template <typename Make, typename Prepare>
 Upstream reach(const UpstreamRequest& request, bool deal, int binds, Make make, Prepare prepare) {
   const int family = request.server.family();
-  const bool spoof = request.spoof && !request.local && !request.ownServer;
-  bool exact = spoof && request.keepPort;
+  const bool spoof = request.spoof && !request.local;
+  // Towards a service here the client's port is the relay's other connection's.
+  bool exact = spoof && request.keepPort && !request.ownServer;
   Descriptor refused;  // keeps its port away from the next try
   for (int attempt = 0;; ++attempt) {
     Upstream result;

@@ -75,6 +75,8 @@ void Worker::begin(int fd, const Endpoint& client) {
   std::shared_ptr<HandOver> via = shared_.handOvers.of(server);
   // What the proxy's own machine sends through us comes from the proxy, for all we can know.
   if (via != nullptr && !flow.local && via->wish().path.empty() && via->wish().proxy.address() == client.address()) via = nullptr;
+  // A proxy that goes on to a service here in its client's name would not hear its answers: they are the client's.
+  if (via != nullptr && !flow.local && via->transparent() && own_.contains(server)) via = nullptr;
   const std::uint8_t depth = depthBehind(client, server);
   const bool loop = depth >= kLoopDepth;
 
@@ -87,7 +89,7 @@ void Worker::begin(int fd, const Endpoint& client) {
       askedBy_.emplace_back(now_ + kWitnessPatience, token);
     }
   }
-  track_.opened(flow.record, flow.local, now_);
+  track_.opened(flow.record, scopeOf(flow.local, server, own_), now_);
   if (loop) {
     shared_.warn(kLoopRefused);
     return close(flow, CloseReason::kFailed, ClosedBy::kGate);
@@ -130,7 +132,7 @@ void Worker::adopt(Flow& flow, const Held& held, bool room) {
   flow.upstream = held.key;
   flow.inUpstreams = true;
   flow.upstreamEnd = held.upstreamEnd;
-  track_.opened(flow.record, flow.local, held.asked);
+  track_.opened(flow.record, scopeOf(flow.local, flow.record.server, own_), held.asked);
   if (held.program) track_.program(flow.record, *held.program, now_);
   if (!room || !watch(flow, kServer) || !watch(flow, kClient)) {
     shared_.warn(kFlowsShed);

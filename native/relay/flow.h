@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "capture/recorder.h"
+#include "net/own_addresses.h"
 #include "net/syn.h"
 #include "relay/buffer_pool.h"
 #include "relay/hand_over.h"
@@ -45,6 +46,10 @@ struct Link {
   bool failed = false;                      // the kernel reported an error
   int error = 0;                            // which, where it has been taken from the socket already
 };
+
+inline FlowScope scopeOf(bool local, const Endpoint& server, const AddressList& own) {
+  return local ? FlowScope::kLocal : own.contains(server) ? FlowScope::kIncoming : FlowScope::kForwarded;
+}
 
 struct alignas(64) Flow {
   FlowRecord record;

@@ -153,7 +153,7 @@ UdpFlow* UdpRelay::open(const UpstreamSet::Key& key, const Endpoint& client, con
   flows_.emplace(key, std::move(owned));
   ++counts_.flows;
   ask(flow);
-  track_.opened(flow.record, flow.local, surroundings_.now);
+  track_.opened(flow.record, scopeOf(flow.local, server, surroundings_.own), surroundings_.now);
   if (const int error = makeSockets(flow, depth); error != 0) {
     const CloseReason reason = refusalOf(error);
     flow.record.lost[0] += countOf(pieces);
@@ -179,7 +179,7 @@ void UdpRelay::ask(UdpFlow& flow) {
 
 void UdpRelay::brief(UdpFlow& flow, std::span<const UdpPiece> pieces, CloseReason reason) {
   const FlowRecord& record = flow.record;
-  track_.opened(flow.record, flow.local, surroundings_.now);
+  track_.opened(flow.record, scopeOf(flow.local, record.server, surroundings_.own), surroundings_.now);
   if (reason == CloseReason::kRefused) {
     for (const UdpPiece& piece : pieces) {
       eachDatagram({&piece, 1, piece.segment}, [&](std::span<const std::byte> bytes) {
@@ -207,10 +207,13 @@ int UdpRelay::makeSockets(UdpFlow& flow, std::uint8_t depth) {
   flow.inUpstreams = true;
 
   int error = 0;
-  Descriptor facing = openUdpClientSide(client, server, shared_.options.uplinkMark, error);
-  if (!facing && exhausted(error) && shedOldest()) facing = openUdpClientSide(client, server, shared_.options.uplinkMark, error);
+  Descriptor facing;
+  // A service has that address and port: a socket of ours there would take datagrams of its other clients until it is connected.
+  const bool shares = flow.record.scope == FlowScope::kIncoming;
+  if (!shares) facing = openUdpClientSide(client, server, shared_.options.uplinkMark, error);
+  if (!shares && !facing && exhausted(error) && shedOldest()) facing = openUdpClientSide(client, server, shared_.options.uplinkMark, error);
   if (!facing && exhausted(error)) return error;
-  // Any other reason (a local program holds that port on all addresses): the listener goes on receiving, and answers leave as whole packets.
+  // Any other reason (a local program holds that port on all addresses), and for a service here: the listener goes on receiving, and answers leave as whole packets.
   if (facing) {
     flow.fd[kClient] = facing.release();
     flow.fresh = true;

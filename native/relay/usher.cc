@@ -11,6 +11,7 @@
 
 #include "net/socket.h"
 #include "net/upstream.h"
+#include "relay/flow.h"
 #include "relay/refusal.h"
 
 namespace sluice {
@@ -241,7 +242,7 @@ void Usher::record(const Pending& pending, CloseReason reason, ClosedBy by) {
   flow.id = pending.id;
   flow.client = pending.syn.client;
   flow.server = pending.syn.server;
-  track_.opened(flow, pending.local, pending.asked);
+  track_.opened(flow, scopeOf(pending.local, flow.server, own_), pending.asked);
   if (pending.program) track_.program(flow, *pending.program, now_);
   track_.closed(flow, reason, by, now_);
   refused_.fetch_add(1, std::memory_order_relaxed);

@@ -109,7 +109,7 @@ void stream(bool shortWrites) {
   CHECK(recorder != nullptr);
   std::mt19937 random(11);
   FlowRecord flows[2] = {newFlow(1), newFlow(2, true)};
-  for (std::size_t thread : {0U, 1U}) recorder->track(thread).opened(flows[thread], true, kTime);
+  for (std::size_t thread : {0U, 1U}) recorder->track(thread).opened(flows[thread], FlowScope::kLocal, kTime);
   std::size_t inPlace = 0;
   for (int turn = 0; turn < 600; ++turn) {
     const std::size_t thread = random() % 2;
@@ -190,7 +190,7 @@ void failing() {
     CHECK(recorder != nullptr);
     Track& track = recorder->track(0);
     FlowRecord flow = newFlow(1);
-    track.opened(flow, true, kTime);
+    track.opened(flow, FlowScope::kLocal, kTime);
     for (int turn = 0; turn < 80; ++turn) {
       track.data(flow, Direction::kDown, bytesOf(pattern(flow.bytes[1], 50'000)), kTime);
     }

@@ -47,7 +47,7 @@ void relayUntilStopped(Recorder& recorder) {
   Track& track = recorder.track(0);
   const std::string chunk(10'000, 'd');
   FlowRecord flow = newFlow(1);
-  track.opened(flow, true, kTime);
+  track.opened(flow, FlowScope::kLocal, kTime);
   track.connected(flow, flow.client, kTime);
   while (recorder.state() != Recording::kStopped) {
     track.data(flow, Direction::kDown, bytesOf(chunk), kTime);
@@ -59,7 +59,7 @@ void relayUntilStopped(Recorder& recorder) {
   track.finished(flow, Direction::kUp, kTime);
   track.closed(flow, CloseReason::kFinished, ClosedBy::kClient, kTime);
   FlowRecord late = newFlow(2);
-  track.opened(late, true, kTime);
+  track.opened(late, FlowScope::kLocal, kTime);
   track.program(late, {}, kTime);
   track.connected(late, late.client, kTime);
   track.data(late, Direction::kUp, bytesOf("x"), kTime);
@@ -160,7 +160,7 @@ void moodyDisk() {
   Track& track = recorder->track(0);
   const std::string chunk(30'000, 'm');
   FlowRecord flow = newFlow(1);
-  track.opened(flow, true, kTime);
+  track.opened(flow, FlowScope::kLocal, kTime);
   for (int index = 0; index < 100; ++index) track.data(flow, Direction::kUp, bytesOf(chunk), kTime);
   track.closed(flow, CloseReason::kFinished, ClosedBy::kClient, kTime);
   CHECK(recorder->finish(30'000));
@@ -186,7 +186,7 @@ void hangingDisk() {
     getrusage(RUSAGE_SELF, &before);
     for (std::uint64_t id = 1; id <= 20'000; ++id) {
       FlowRecord flow = newFlow(id);
-      track.opened(flow, true, kTime);
+      track.opened(flow, FlowScope::kLocal, kTime);
       track.connected(flow, flow.client, kTime);
       track.data(flow, Direction::kUp, bytesOf(chunk), kTime);
       track.finished(flow, Direction::kUp, kTime);
@@ -218,7 +218,7 @@ void resumingDisk() {
   Track& track = recorder->track(0);
   const std::string chunk(60'000, 'r');
   FlowRecord flow = newFlow(1);
-  track.opened(flow, true, kTime);
+  track.opened(flow, FlowScope::kLocal, kTime);
   track.connected(flow, flow.client, kTime);
   while (recorder->state() == Recording::kOn) track.data(flow, Direction::kUp, bytesOf(chunk), kTime);
   for (int index = 0; index < 1000; ++index) track.data(flow, Direction::kUp, bytesOf(chunk), kTime);
@@ -252,7 +252,7 @@ void exhaustedReserve() {
   for (std::uint64_t id = 1; id <= kOpen; ++id) {
     flows.push_back(newFlow(id));
     do {
-      track.opened(flows.back(), true, kTime);
+      track.opened(flows.back(), FlowScope::kLocal, kTime);
       track.flush();
     } while (!flows.back().opened);  // the writer may be behind for a moment
   }
@@ -261,7 +261,7 @@ void exhaustedReserve() {
   std::uint64_t id = kOpen;
   for (;;) {
     FlowRecord late = newFlow(++id);
-    track.opened(late, true, kTime);
+    track.opened(late, FlowScope::kLocal, kTime);
     if (!late.opened) break;
     track.closed(late, CloseReason::kRefused, ClosedBy::kServer, kTime);
   }
@@ -278,7 +278,7 @@ void exhaustedReserve() {
   FlowRecord after = newFlow(++id);
   do {
     track.flush();
-    track.opened(after, true, kTime);  // again once what was owed has been told
+    track.opened(after, FlowScope::kLocal, kTime);  // again once what was owed has been told
   } while (!after.opened);
   track.data(after, Direction::kUp, bytesOf(chunk), kTime);
   track.closed(after, CloseReason::kFinished, ClosedBy::kClient, kTime);
@@ -310,7 +310,7 @@ void visible() {
   CHECK(size > 0);
   for (std::uint64_t id = 1; id <= 30; ++id) {
     FlowRecord flow = newFlow(id);
-    track.opened(flow, true, kTime);
+    track.opened(flow, FlowScope::kLocal, kTime);
     track.flush();
     track.closed(flow, CloseReason::kRefused, ClosedBy::kServer, kTime);
     track.flush();

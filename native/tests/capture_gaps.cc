@@ -97,7 +97,7 @@ void oneSession(std::uint64_t seed, Totals& totals) {
       const bool v4 = port % 2 == 0;
       flow.record.client = endpoint(v4 ? "198.51.100.2" : "2001:db8::2", port);
       flow.record.server = endpoint(v4 ? "203.0.113.2" : "2001:db8:1::2", 80);
-      track.opened(flow.record, true, time);
+      track.opened(flow.record, FlowScope::kLocal, time);
       wanted[ids].opened = flow.record.opened;
       if (upTo(random, 2) == 0) {
         Program program{};

@@ -52,7 +52,7 @@ void flow4(Track& track) {
   flow.id = 1;
   flow.client = endpoint("198.51.100.2", 40000);
   flow.server = endpoint("203.0.113.2", 80);
-  track.opened(flow, false, kStart);
+  track.opened(flow, FlowScope::kForwarded, kStart);
   track.connected(flow, endpoint("198.51.100.2", 40001), kStart + 1);
   track.data(flow, Direction::kUp, bytesOf("ping"), kStart + 2);
   track.data(flow, Direction::kDown, bytesOf("pong!"), kStart + 3);
@@ -66,7 +66,7 @@ void flow6(Track& track) {
   flow.id = 2;
   flow.client = endpoint("2001:db8::2", 40000);
   flow.server = endpoint("2001:db8:1::2", 443);
-  track.opened(flow, true, kStart + 7);
+  track.opened(flow, FlowScope::kLocal, kStart + 7);
   track.program(flow, {.pid = 12, .ppid = 1, .uid = 1000, .name = "curl", .path = "/usr/bin/curl", .user = "dev", .cmdline = {"curl", "-v"}}, kStart + 8);
   track.connected(flow, endpoint("2001:db8::2", 40002), kStart + 9);
   track.data(flow, Direction::kUp, bytesOf("x"), kStart + 10);
@@ -151,7 +151,7 @@ void longer(Track& track) {
   flow.client = endpoint("198.51.100.3", 50000);
   flow.server = endpoint("203.0.113.2", 80);
   const std::string body(400'000, 'b');
-  track.opened(flow, true, ++time);
+  track.opened(flow, FlowScope::kLocal, ++time);
   track.connected(flow, endpoint("198.51.100.3", 50001), ++time);
   track.data(flow, Direction::kUp, bytesOf("GET /hello?x=1 HTTP/1.1\r\nHost: test\r\n\r\n"), ++time);
   track.data(flow, Direction::kDown, bytesOf("HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n"), ++time);
@@ -167,7 +167,7 @@ void longer(Track& track) {
       short_.id = static_cast<std::uint64_t>(id);
       short_.client = endpoint("198.51.100.4", static_cast<std::uint16_t>(1000 + id++));
       short_.server = endpoint("203.0.113.2", 80);
-      track.opened(short_, true, ++time);
+      track.opened(short_, FlowScope::kLocal, ++time);
       if (connected) {
         track.connected(short_, short_.client, ++time);
         track.data(short_, Direction::kUp, bytesOf("hello"), ++time);

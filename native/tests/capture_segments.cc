@@ -69,8 +69,8 @@ void ring() {
   CHECK(recorder != nullptr);
   Track& track = recorder->track(0);
   FlowRecord flow = newFlow(1), quiet = newFlow(2);
-  track.opened(flow, true, kTime);
-  track.opened(quiet, true, kTime);
+  track.opened(flow, FlowScope::kLocal, kTime);
+  track.opened(quiet, FlowScope::kLocal, kTime);
   Program program{};
   program.pid = 77, program.name = "curl", program.path = "/usr/bin/curl", program.user = "dev", program.cmdline = {"curl", "x"};
   track.program(flow, program, kTime);
@@ -156,9 +156,9 @@ void idleThread() {
   Track& idle = recorder->track(0);
   Track& busy = recorder->track(1);
   FlowRecord quiet = newFlow(1), loud = newFlow(2);
-  idle.opened(quiet, true, kTime);
+  idle.opened(quiet, FlowScope::kLocal, kTime);
   idle.flush();
-  busy.opened(loud, true, kTime);
+  busy.opened(loud, FlowScope::kLocal, kTime);
   const std::string chunk(30'000, 'b');
   while (folder.segments().size() < 6) {  // the test's own time-out bounds this
     busy.data(loud, Direction::kUp, bytesOf(chunk), kTime);
@@ -192,8 +192,8 @@ void middleOfTurn() {
   Track& slow = recorder->track(0);
   Track& busy = recorder->track(1);
   FlowRecord first = newFlow(1), loud = newFlow(2);
-  slow.opened(first, true, kTime);  // not flushed: the turn goes on
-  busy.opened(loud, true, kTime);
+  slow.opened(first, FlowScope::kLocal, kTime);  // not flushed: the turn goes on
+  busy.opened(loud, FlowScope::kLocal, kTime);
   const std::string chunk(30'000, 'm');
   for (int index = 0; index < 40; ++index) {
     busy.data(loud, Direction::kUp, bytesOf(chunk), kTime);
@@ -227,7 +227,7 @@ void noNext() {
   CHECK(mkdir(folder.capture(2).c_str(), 0700) == 0);
   Track& track = recorder->track(0);
   FlowRecord flow = newFlow(1);
-  track.opened(flow, true, kTime);
+  track.opened(flow, FlowScope::kLocal, kTime);
   const std::string chunk(30'000, 'n');
   while (recorder->state() != Recording::kStopped) {
     track.data(flow, Direction::kUp, bytesOf(chunk), kTime);

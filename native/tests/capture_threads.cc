@@ -88,7 +88,7 @@ void session(std::uint64_t seed, bool slowDisk) {
         flow.id = ++ids;
         flow.client = endpoint("198.51.100." + std::to_string(10 + index), static_cast<std::uint16_t>(1000 + round % 3));
         flow.server = endpoint("203.0.113.2", 80);
-        track.opened(flow, true, Recorder::now());
+        track.opened(flow, FlowScope::kLocal, Recorder::now());
         const bool opened = flow.opened;
         track.connected(flow, flow.client, Recorder::now());
         for (int step = 0; step < 12; ++step) {

@@ -50,7 +50,7 @@ void golden() {
   const auto recorder = openAt({.folder = folder.path(), .version = "0.1.0"});
   Track& track = recorder->track(0);
   FlowRecord four = flowOf(1, "198.51.100.2", 40000, "203.0.113.2", 53);
-  track.opened(four, false, kStart);
+  track.opened(four, FlowScope::kForwarded, kStart);
   track.connected(four, endpoint("198.51.100.2", 40001), kStart + 1);
   track.datagram(four, Direction::kUp, bytesOf("ask"), kStart + 2);
   track.datagram(four, Direction::kDown, {}, kStart + 3);
@@ -58,7 +58,7 @@ void golden() {
   FlowRecord six = flowOf(2, "2001:db8::2", 40000, "2001:db8:1::2", 443);
   six.pid = 12;
   six.lost[1] = 3;
-  track.opened(six, true, kStart + 5);
+  track.opened(six, FlowScope::kLocal, kStart + 5);
   track.datagram(six, Direction::kDown, bytesOf("x"), kStart + 6);
   track.closed(six, CloseReason::kRefused, ClosedBy::kGate, kStart + 7);
   CHECK(recorder->finish(5000));
@@ -115,15 +115,15 @@ void wireshark() {
   Track& track = recorder->track(0);
   const std::string query("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07sluice1\x04test\x00\x00\x01\x00\x01", 30);
   FlowRecord dns = flowOf(1, "198.51.100.2", 40000, "203.0.113.2", 53);
-  track.opened(dns, false, kStart);
+  track.opened(dns, FlowScope::kForwarded, kStart);
   track.datagram(dns, Direction::kUp, bytesOf(query), kStart + 1);
   track.closed(dns, CloseReason::kIdle, ClosedBy::kNone, kStart + 2);
   const std::string large4(65'507, 'a'), large6(pcapng::kMaxDatagram, 'b');
   FlowRecord four = flowOf(2, "198.51.100.2", 40001, "203.0.113.2", 9);
-  track.opened(four, false, kStart + 3);
+  track.opened(four, FlowScope::kForwarded, kStart + 3);
   track.datagram(four, Direction::kUp, bytesOf(large4), kStart + 4);
   FlowRecord six = flowOf(3, "2001:db8::2", 40001, "2001:db8:1::2", 9);
-  track.opened(six, false, kStart + 5);
+  track.opened(six, FlowScope::kForwarded, kStart + 5);
   track.datagram(six, Direction::kDown, bytesOf(large6), kStart + 6);
   CHECK(recorder->finish(5000));
   const std::string tshark = "tshark -r " + folder.capture() + " 2>/dev/null ";
@@ -163,7 +163,7 @@ void gaps(std::uint64_t seed, std::map<std::string, std::uint64_t>& reasons) {
     const std::uint64_t id = 1 + upTo(5);
     if (!flows.contains(id)) {
       flows[id] = flowOf(id, id % 2 == 0 ? "198.51.100.2" : "2001:db8::2", static_cast<std::uint16_t>(1000 + id), id % 2 == 0 ? "203.0.113.2" : "2001:db8:1::2", 53);
-      track.opened(flows[id], true, ++time);
+      track.opened(flows[id], FlowScope::kLocal, ++time);
       if (!flows[id].opened) flows.erase(id);  // no memory even for that: not in the record at all
       continue;
     }

@@ -102,19 +102,21 @@ void clientLeavesEarly(const Gateway& gateway) {
   checkClosed(relay.finish(), "client-reset", "client");
 }
 
-// A service of the gateway itself, asked through it: its answers must not go to the client past the relay.
+// A service of the gateway itself: it sees its client, and its answers must not go there past the relay.
 void ownService(const Gateway& gateway) {
   Relay relay;
   const Descriptor listener = listenAt(at("203.0.113.1", 8080));
   Descriptor client = connectFrom(*gateway.client, at("203.0.113.1", 8080));
   Endpoint seen;
   const Descriptor accepted = acceptFrom(listener, &seen);
-  CHECK(seen.address() != "198.51.100.2");
+  CHECK_EQ(seen.address(), "198.51.100.2");
   writeAll(client, "who is there");
   CHECK_EQ(readExactly(accepted, 12), "who is there");
   writeAll(accepted, "me");
   CHECK_EQ(readExactly(client, 2), "me");
-  relay.finish();
+  const auto opened = facts(relay.finish(), "open");
+  CHECK_EQ(opened.size(), 1U);
+  CHECK_EQ(Relay::text(opened[0], "scope"), "incoming");
 }
 
 // An address that arrives while the relay runs makes its flows local ones.

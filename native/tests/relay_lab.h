@@ -108,6 +108,7 @@ inline std::string rules(bool exempt, bool hold) {
     meta l4proto { icmp, icmpv6 } socket transparent 1 meta mark set meta mark | 0x02000000 accept
     iifname "lo" meta mark & 0x90000000 == 0x90000000 tcp flags & (fin|syn|rst|ack) == syn jump take_lo
     iifname "lo" ct direction original meta mark & 0x10000000 == 0x10000000 jump take_lo
+    iifname "cl0" udp dport { 53, 8000-8999 } fib daddr type local ct direction original ct mark & 0x02000000 == 0x02000000 jump take
     iifname "cl0" tcp flags & (fin|syn|rst|ack) != syn ct direction original ct mark & 0x02000000 == 0x02000000 jump take
     iifname "cl0" jump fwd_port
   }
@@ -129,8 +130,10 @@ inline std::string rules(bool exempt, bool hold) {
   }
   chain out { type route hook output priority mangle; policy accept;
     meta mark & 0x90000000 == 0x90000000 ct mark set ct mark | 0x10000000 return
+    meta mark & 0x80000000 == 0x80000000 ct direction original fib daddr type local fib saddr type != local ct mark set ct mark | 0x80000000
     )" + std::string(exempt ? "meta mark & 0x80000000 == 0x80000000 return\n" : "") +
          R"(
+    ct direction reply ct mark & 0x80000000 == 0x80000000 meta mark set meta mark | 0x10000000 return
     ct direction original ct mark & 0x10000000 == 0x10000000 meta mark set meta mark | 0x10000000 return
     ct mark & 0x10000000 == 0x10000000 return
     tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump out_take

@@ -17,7 +17,7 @@ export function cellText(row: FlowRow, column: ColumnId): string {
     case 'time':
       return formatClock(row.startedAt)
     case 'program':
-      return row.process === undefined ? (row.scope === 'forwarded' ? row.client.address : '') : row.process.name
+      return row.process === undefined ? (row.scope === 'local' ? '' : row.client.address) : row.process.name
     case 'protocol':
       return row.protocol === 'tls' ? (row.tls?.version ?? 'TLS') : row.protocol === 'raw' && row.transport === 'udp' ? 'UDP' : protocolNames[row.protocol]
     case 'transport':

@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 
 import { closeReasons } from '../flow/flow.ts'
+import { scopes } from '../plan/plan.ts'
 
 /** The facts of a capture, as its custom blocks say them (ARCHITECTURE.md, "The capture"). Unknown members are left out, unknown facts skipped. */
 const id = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(Number.MAX_SAFE_INTEGER))
@@ -24,7 +25,7 @@ export const factShape = v.variant('t', [
   v.object({ t: v.literal('session'), version: v.literal(1), relay: v.pipe(v.string(), v.maxLength(100)), payload: v.boolean(), segment: v.optional(id) }),
   /** Segments `first` to `last`, of so many bytes together, were deleted to keep the budget. */
   v.object({ t: v.literal('dropped'), first: id, last: id, bytes: count, time }),
-  v.object({ t: v.literal('open'), id, proto: v.picklist(['tcp', 'udp']), scope: v.picklist(['local', 'forwarded']), client: endpoint, server: endpoint, time, ...again, bytesUp: v.optional(count), bytesDown: v.optional(count) }),
+  v.object({ t: v.literal('open'), id, proto: v.picklist(['tcp', 'udp']), scope: v.picklist(scopes), client: endpoint, server: endpoint, time, ...again, bytesUp: v.optional(count), bytesDown: v.optional(count) }),
   v.object({
     t: v.literal('process'), id, pid: number32, ppid: number32, name: v.string(), path: v.string(), cmdline: v.array(v.string()),
     uid: number32, user: v.string(), time, ...again,

@@ -1,4 +1,5 @@
 import type { FlowRow } from '../flow/flow.ts'
+import { scopes } from '../plan/plan.ts'
 
 /**
  * `text`: any string. `number`: a plain number. `size`: bytes ("10k", "4 MiB" as 4MiB). `duration`: seconds ("200ms", "1.5s", "2m"). `time`: an
@@ -61,9 +62,10 @@ export const fields: readonly Field[] = [
   { name: 'transport', aliases: [], kind: 'text', about: 'what carried it', values: ['tcp', 'udp'], read: (row) => [row.transport], sql: ['transport'] },
   { name: 'tcp', aliases: [], kind: 'flag', about: 'flows over TCP', read: (row) => flag(row.transport === 'tcp'), sql: [`nullif(transport = 'tcp', 0)`] },
   { name: 'udp', aliases: [], kind: 'flag', about: 'flows over UDP', read: (row) => flag(row.transport === 'udp'), sql: [`nullif(transport = 'udp', 0)`] },
-  { name: 'scope', aliases: [], kind: 'text', about: 'whose flow it is', values: ['local', 'forwarded'], read: (row) => [row.scope], sql: ['scope'] },
+  { name: 'scope', aliases: [], kind: 'text', about: 'whose flow it is', values: [...scopes], read: (row) => [row.scope], sql: ['scope'] },
   { name: 'local', aliases: [], kind: 'flag', about: 'flows of programs of this computer', read: (row) => flag(row.scope === 'local'), sql: [`nullif(scope = 'local', 0)`] },
   { name: 'forwarded', aliases: [], kind: 'flag', about: 'flows of devices and containers routed through', read: (row) => flag(row.scope === 'forwarded'), sql: [`nullif(scope = 'forwarded', 0)`] },
+  { name: 'incoming', aliases: [], kind: 'flag', about: 'flows to services of this computer', read: (row) => flag(row.scope === 'incoming'), sql: [`nullif(scope = 'incoming', 0)`] },
   { name: 'client', aliases: ['client.address', 'src', 'ip.src', 'ipv6.src'], kind: 'address', about: 'address of who opened it', read: (row) => [row.client.address], sql: ['client_address'] },
   { name: 'client.port', aliases: ['srcport', 'tcp.srcport', 'udp.srcport'], kind: 'number', about: 'port of who opened it', read: (row) => [row.client.port], sql: ['client_port'] },
   { name: 'server', aliases: ['server.address', 'dst', 'ip.dst', 'ipv6.dst'], kind: 'address', about: 'address of the original destination', read: (row) => [row.server.address], sql: ['server_address'] },

@@ -1,3 +1,5 @@
+import type { Scope } from '../plan/plan.ts'
+
 /**
  * The words of the house.
  * flow: one conversation through the gate: a TCP connection, or the datagrams between two sockets of UDP until they fall silent. client: who opened it. server: the original destination (never "src/dst").
@@ -37,7 +39,7 @@ export interface FlowRow {
   readonly id: number
   readonly transport: Transport
   readonly protocol: FlowProtocol
-  readonly scope: 'local' | 'forwarded'
+  readonly scope: Scope
   readonly client: Endpoint
   readonly server: Endpoint
   /** Best known name of the server: SNI of TLS or QUIC, else HTTP Host, else undefined. */

@@ -19,6 +19,7 @@ export function describePlan(plan: InterceptionPlan): string[] {
         : `Devices, containers and virtual machines are included when they come in by ${list(plan.interfaces, 'or')}.`,
     )
   } else sentences.push('Devices, containers and virtual machines routed through this computer are left alone.')
+  sentences.push(...describeIncoming(plan))
   if (plan.keepPort && plan.scope.includes('forwarded')) sentences.push('Servers see the devices’ own ports, too, where those are free on this computer (TCP).')
   if (plan.sources.length > 0) sentences.push(`Only connections from addresses in ${list(plan.sources, 'or')} are included.`)
   if (plan.excludeSources.length > 0) sentences.push(`Connections from addresses in ${list(plan.excludeSources, 'or')} are left alone.`)
@@ -45,6 +46,14 @@ function describeTarget(to: ProxyTarget): string {
 
 function seconds(count: number): string {
   return count === 1 ? '1 second' : `${count} seconds`
+}
+
+function describeIncoming({ scope, interfaces, tcp }: InterceptionPlan): string[] {
+  if (!scope.includes('incoming')) return ['What others say to services of this computer itself is left alone.']
+  return [
+    `What others say to services of this computer itself is included${interfaces.length === 0 ? ', whichever interface it comes in by' : ` when it comes in by ${list(interfaces, 'or')}`}. Services see their clients’ addresses, but other ports; one that is bound to a single interface cannot be reached meanwhile.`,
+    ...(tcp.length === 0 ? [] : ['There a connection is accepted before its service has answered, so a closed port looks open for a moment.']),
+  ]
 }
 
 function describeLocal({ users, groups, cgroups }: InterceptionPlan): string {

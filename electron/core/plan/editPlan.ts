@@ -4,6 +4,7 @@ import { Failure } from '../contract/failure.ts'
 import { handOverShape, withoutHandOvers } from './handOver.ts'
 import type { HandOver } from './handOver.ts'
 import { parsePlan } from './parsePlan.ts'
+import { scopeShape } from './plan.ts'
 import type { InterceptionPlan, Scope, UdpIdle } from './plan.ts'
 import { portRange } from './portRange.ts'
 import type { PortRange } from './portRange.ts'
@@ -40,7 +41,7 @@ export const planEditShape = v.strictObject({
   /** `every`: none is chosen any more, and so every one concerned; what is added comes after that. */
   interfaces: textEdit, users: idEdit, groups: idEdit, cgroups: textEdit,
   /** Absent: as it is. */
-  scope: v.optional(v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2))),
+  scope: v.optional(scopeShape),
   /** What of UDP is refused; what is refused no longer is carried. */
   refuse: portEdit,
   /** TCP ports sent to a proxy, and such that go to their servers again. */

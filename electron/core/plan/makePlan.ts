@@ -17,7 +17,7 @@ export interface PlanWish {
   readonly keepPort?: boolean
   /** Each as `parseHandOver` reads it; its ports need not stand in `tcp` as well. */
   readonly send?: readonly string[]
-  /** Default: both. */
+  /** Default: local and forwarded. */
   readonly scope?: readonly Scope[]
   readonly interfaces?: readonly string[]
   readonly sources?: readonly string[]

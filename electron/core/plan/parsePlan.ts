@@ -5,7 +5,7 @@ import { parseHandOvers } from './handOver.ts'
 import { mergePorts } from './mergePorts.ts'
 import { mergeCidrs, parseCidr } from './parseCidr.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
-import { defaultPriority, mostRanges, planShape, relayPortTries, type InterceptionPlan, type PortRange, type Scope } from './plan.ts'
+import { defaultPriority, mostRanges, planShape, relayPortTries, scopes, type InterceptionPlan, type PortRange } from './plan.ts'
 
 /**
  * Anything as a plan that is whole, meaningful and canonical: equal wishes have equal JSON, and parsing a plan again changes nothing. The helper runs this
@@ -40,7 +40,7 @@ export function parsePlan(input: unknown): InterceptionPlan {
     hold: plan.hold,
     keepPort: plan.keepPort,
     handOver,
-    scope: (['local', 'forwarded'] satisfies Scope[]).filter((scope) => plan.scope.includes(scope)),
+    scope: scopes.filter((scope) => plan.scope.includes(scope)),
     interfaces: canonicalInterfaces(plan.interfaces.map(parseInterface)),
     sources: canonicalCidrs(plan.sources),
     excludeSources: canonicalCidrs(plan.excludeSources),

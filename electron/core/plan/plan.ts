@@ -7,8 +7,12 @@ import type { PortRange } from './portRange.ts'
 
 export type { PortRange } from './portRange.ts'
 
-/** `local`: this computer's own programs (output). `forwarded`: devices, containers and VMs routed through it (prerouting). */
-export type Scope = 'local' | 'forwarded'
+/**
+ * `local`: this computer's own programs (output). `forwarded`: devices, containers and VMs routed through it (prerouting). `incoming`: what they, or anybody else, say to services at
+ * this computer's own addresses (prerouting, too).
+ */
+export const scopes = ['local', 'forwarded', 'incoming'] as const
+export type Scope = (typeof scopes)[number]
 export type BackendChoice = 'auto' | 'nft' | 'iptables' | 'iptables-legacy'
 export type Backend = Exclude<BackendChoice, 'auto'>
 
@@ -42,11 +46,11 @@ export interface InterceptionPlan {
   readonly keepPort: boolean
   /** TCP ports whose flows go to a proxy a person already runs, recorded on the way. Always within `tcp`, each port once. */
   readonly handOver: readonly HandOver[]
-  /** At least one, in the order local, forwarded. */
+  /** At least one, in the order local, forwarded, incoming. */
   readonly scope: readonly Scope[]
-  /** Names of incoming interfaces for `forwarded`; empty: every one but lo. */
+  /** Names of the interfaces by which `forwarded` and `incoming` come in; empty: every one but lo. */
   readonly interfaces: readonly string[]
-  /** Canonical CIDRs of clients; empty: every one. For `forwarded` whose devices, for `local` which of this computer's own addresses. */
+  /** Canonical CIDRs of clients; empty: every one. For `forwarded` and `incoming` whose, for `local` which of this computer's own addresses. */
   readonly sources: readonly string[]
   /** Canonical CIDRs of clients that are left alone. */
   readonly excludeSources: readonly string[]
@@ -107,6 +111,8 @@ const within = ({ least, most }: { readonly least: number; readonly most: number
 export const mostRanges = 4096
 const ranges = v.pipe(v.array(range), v.maxLength(mostRanges))
 
+export const scopeShape = v.pipe(v.array(v.picklist(scopes)), v.minLength(1), v.maxLength(scopes.length))
+
 /** Shape only, bounded; meaning (order, overlap, names, families) is `parsePlan`'s. */
 export const planShape = v.strictObject({
   version: v.literal(1),
@@ -118,7 +124,7 @@ export const planShape = v.strictObject({
   udpIdle: v.optional(v.strictObject({ dns: idle, quic: idle, other: idle }), defaultUdpIdle),
   hold: v.optional(v.boolean(), true),
   keepPort: v.optional(v.boolean(), false),
-  scope: v.pipe(v.array(v.picklist(['local', 'forwarded'])), v.minLength(1), v.maxLength(2)),
+  scope: scopeShape,
   interfaces: v.pipe(v.array(v.pipe(v.string(), v.maxLength(15))), v.maxLength(64)),
   sources: v.optional(cidrs, []),
   excludeSources: v.optional(cidrs, []),

@@ -1,3 +1,4 @@
+import { takesDevices } from '../plan/takesDevices.ts'
 import { defaultPriority, type Backend, type InterceptionPlan } from '../plan/plan.ts'
 
 /** What the three tools cannot do alike, because the kernel makes it so. Everything else is equal, and tested to be (test/net/equality). */
@@ -19,26 +20,25 @@ export interface BackendDifference {
 export type ProbeVerdict = 'direct' | 'refused' | 'silence'
 
 const always = (): boolean => true
-const has = (scope: 'local' | 'forwarded') => (plan: Pick<InterceptionPlan, 'scope'>): boolean => plan.scope.includes(scope)
 const iptablesBoth = (text: string): Readonly<Record<'iptables' | 'iptables-legacy', string>> => ({ iptables: text, 'iptables-legacy': text })
 
 export const backendDifferences: readonly BackendDifference[] = [
   {
-    id: 'no-listener-forwarded', title: 'Should the relay be gone, devices’ new flows',
+    id: 'no-listener-forwarded', title: 'Should the relay be gone, new flows of devices',
     on: { nft: 'reach their server directly', ...iptablesBoth('are dropped, until the rules are taken back seconds later') },
-    concerns: has('forwarded'),
+    concerns: takesDevices,
     verdicts: { when: 'no-listener', scope: 'forwarded', on: { nft: ['direct'], iptables: ['silence'], 'iptables-legacy': ['silence'] } },
   },
   {
     id: 'no-listener-local', title: 'Should the relay be gone, this computer’s new flows',
     on: { nft: 'are refused at once (TCP) or dropped (UDP)', ...iptablesBoth('are dropped, until the rules are taken back seconds later') },
-    concerns: has('local'),
+    concerns: ({ scope }) => scope.includes('local'),
     verdicts: { when: 'no-listener', scope: 'local', on: { nft: ['refused', 'silence'], iptables: ['silence'], 'iptables-legacy': ['silence'] } },
   },
   {
     id: 'published-ports', title: 'Ports that are translated on the way in (DNAT, published ports of containers)',
-    on: { nft: 'are chosen by the port behind the translation, and their server is the real one', ...iptablesBoth('are chosen by the port before it; what is meant for this computer’s own addresses is left alone') },
-    concerns: has('forwarded'),
+    on: { nft: 'are chosen by the port behind the translation, and their server is the real one', ...iptablesBoth('are chosen by the port before it; what is meant for this computer’s own addresses is left alone, or, where services of this computer are included, taken, and its server is the real one') },
+    concerns: takesDevices,
   },
   {
     id: 'both-families', title: 'IPv4 and IPv6',

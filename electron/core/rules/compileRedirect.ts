@@ -1,7 +1,8 @@
 import { Failure } from '../contract/failure.ts'
 import type { InterceptionPlan } from '../plan/plan.ts'
+import { takesDevices } from '../plan/takesDevices.ts'
 import { always, chosenOpenings, lastHop, narrowForwarded, narrowLocal, skips } from './choosing.ts'
-import type { Chain } from './ruleSet.ts'
+import type { Chain, Step } from './ruleSet.ts'
 
 /**
  * What is left of a plan where the kernel can only redirect: TCP. Of UDP the relay would never learn where it was meant to go; and a SYN that waits is let in by marks
@@ -20,20 +21,22 @@ export function tcpAlone(plan: InterceptionPlan): InterceptionPlan {
 export function redirectChains(plan: InterceptionPlan): Chain[] {
   const { marks, scope } = plan
   const chains: Chain[] = []
-  if (scope.includes('forwarded')) {
+  if (takesDevices(plan)) {
     const narrowing = narrowForwarded(plan)
     chains.push(
       // The mark is for a firewall that lets in what bears it.
       { name: 'take', steps: [always({ does: 'hand-to-relay', mark: marks.forwarded })] },
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
-      { name: 'fwd_sel', steps: [lastHop, ...skips(plan), always({ does: 'jump', to: narrowing.first })] },
+      ...(scope.includes('forwarded') ? [{ name: 'fwd_sel', steps: [lastHop, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
+      ...(scope.includes('incoming') ? [{ name: 'in_sel', steps: [...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
       {
         name: 'pre',
         hook: 'prerouting',
         steps: [
           { when: [{ is: 'from-loopback' }], then: { does: 'return' } },
-          { when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } },
+          ...(scope.includes('forwarded') ? [{ when: [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], then: { does: 'jump', to: 'fwd_sel' } } satisfies Step] : []),
+          ...(scope.includes('incoming') ? [{ when: [{ is: 'from-chosen-interface' }, { is: 'to-own' }], then: { does: 'jump', to: 'in_sel' } } satisfies Step] : []),
         ],
       },
     )

@@ -1,16 +1,19 @@
 import { Failure } from '../contract/failure.ts'
 import { mergeCidrs, parseCidr } from '../plan/parseCidr.ts'
+import { takesDevices } from '../plan/takesDevices.ts'
 import { routeProtocol, type InterceptionPlan, type Scope } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
 import { redirectReason } from './chooseBackend.ts'
 import { always, chosenOpenings, lastHop, narrowForwarded, narrowLocal, skips } from './choosing.ts'
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
-import { handChain, hasLegs, legMark, legsIn, legsOut, spokenForOthers } from './proxyLegs.ts'
+import { answersBack, hasIncoming, incomingOn, serviceReached, servicesIn } from './ownServices.ts'
+import { handChain, hasLegs, legMark, legsIn, legsOn, legsOut, spokenForOthers } from './proxyLegs.ts'
 import { holdGroup, neverTaken } from './names.ts'
 import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
-const scopes = ['local', 'forwarded'] as const satisfies readonly Scope[]
+/** Those whose SYNs can wait for their server. */
+const holdable = ['local', 'forwarded'] as const satisfies readonly Scope[]
 
 /**
  * What the kernel must do for a plan on this machine. Pure: the window shows it and the helper applies it, and both get the same digest.
@@ -35,7 +38,7 @@ export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before
     sets: {
       tcp: plan.tcp,
       udp: plan.udp,
-      interfaces: plan.scope.includes('forwarded') ? plan.interfaces : [],
+      interfaces: takesDevices(plan) ? plan.interfaces : [],
       users: plan.scope.includes('local') ? mergeIds(plan.users) : [],
       groups: plan.scope.includes('local') ? mergeIds(plan.groups) : [],
       cgroups: plan.scope.includes('local') ? plan.cgroups.map((path) => ({ path, level: path.split('/').length })) : [],
@@ -73,7 +76,7 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
   if (plan.scope.includes('local')) chains.push(...output(plan, carried))
   else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
   else {
-    const steps = [...(legs ? legsOut(plan) : []), ...ownDatagrams(plan, carried)]
+    const steps = legs || hasIncoming(plan, carried) ? bySpokenFor(plan, carried) : ownDatagrams(plan, carried)
     if (steps.length > 0) chains.push({ name: 'out', hook: 'output', steps })
   }
   return chains
@@ -85,14 +88,15 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
  */
 function holdScopes({ hold, scope, tcp }: InterceptionPlan, { lenientLo, strictNow }: MachineFacts): readonly Scope[] {
   if (!hold || tcp.length === 0) return []
-  return scope.filter((each) => each === 'local' || (lenientLo === true && strictNow !== true))
+  return holdable.filter((each) => scope.includes(each) && (each === 'local' || (lenientLo === true && strictNow !== true)))
 }
 
 /** What may be at the relay once these rules have stood. */
 export function carriedBy({ scope, tcp, udp, handOver, hold }: InterceptionPlan, before?: Carried): Carried {
-  const held = scopes.filter((each) => before?.held?.includes(each) === true || (hold && tcp.length > 0 && scope.includes(each)))
+  const held = holdable.filter((each) => before?.held?.includes(each) === true || (hold && tcp.length > 0 && scope.includes(each)))
   return {
     ...(hasLegs({ handOver }, before ?? { local: false, transports: [] }) ? { legs: true } : {}),
+    ...(scope.includes('incoming') || before?.incoming === true ? { incoming: true } : {}),
     ...(held.length === 0 ? {} : { held }),
     local: scope.includes('local') || before?.local === true,
     transports: transports.filter((transport) => ({ tcp, udp })[transport].length > 0 || before?.transports.includes(transport) === true),
@@ -118,44 +122,53 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
     { when: [{ is: 'icmp' }, { is: 'of-transparent-socket' }], then: divert },
   ]
   const legs = hasLegs(plan, carried)
-  if (legs) pre.push(...legsIn(plan))
+  const incoming = hasIncoming(plan, carried)
+  if (legs) pre.push(legsIn(plan))
+  if (incoming) pre.push(...servicesIn(plan))
+  else if (legs) pre.push(legsOn(plan))
   if (releases.length > 0) {
     // What the relay held and sends again.
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
   }
   // A translated one has to go on as conntrack knows it.
-  const hold = (of: Scope): Step[] => (holds.includes(of) ? [{ when: [{ is: 'tcp-opening' }, { is: 'not-translated' }], then: { does: 'hold', group: holdGroup } }] : [])
+  const hold = (of: Scope, also: readonly Match[] = []): Step[] => (holds.includes(of) ? [{ when: [{ is: 'tcp-opening' }, ...also, { is: 'not-translated' }], then: { does: 'hold', group: holdGroup } }] : [])
+  const takesIncoming = scope.includes('incoming')
   if (carried.local) {
     pre.push({ when: [{ is: 'from-loopback' }, { is: 'original-direction' }, { is: 'marked', mark: marks.local }], then: { does: 'jump', to: 'take_lo' } })
   }
   const divertSteps = [always({ does: 'mark', mark: marks.forwarded }), always({ does: 'accept' })]
   const chains: Chain[] = [{ name: 'divert', steps: divertSteps }]
+  const hand: Step[] = [
+    always({ does: 'hand-to-relay', mark: marks.forwarded }),
+    // There is no relay, and it goes direct: not ours then, nor when there is one again.
+    always({ does: 'unmark-flow', mark: marks.forwarded }),
+  ]
+  if (incoming && carries('udp')) chains.push({ name: 'in_on', steps: hand })
   if (carries('udp') && udp.length > 0) {
     // The socket found may be another flow's, bound to this server and about to be connected to its own client (there is no doing both at once), and then not be found again on the way
     // up: the kernel would answer that nobody listens. TPROXY gives the packet its socket here and now: the flow's own if that is connected, the listener otherwise.
     chains.push({ name: 'divert_udp', steps: [{ when: [{ is: 'to-chosen-port', transport: 'udp' }], then: { does: 'hand-to-relay', mark: marks.forwarded, transport: 'udp' } }, ...divertSteps] })
   }
-  if (scope.includes('forwarded')) {
-    pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
+  if (takesDevices(plan) || incoming) pre.push({ when: [{ is: 'from-loopback' }], then: { does: 'return' } })
+  if (incoming) pre.push(...incomingOn(plan, carried))
+  if (takesDevices(plan)) {
     if (carries('tcp')) {
       // A listener that is flooded answers by cookies (tcp(7), tcp_syncookies) and has no socket for the packet that ends such a handshake; nor may what
       // comes late for a flow of the relay's reach a server that knows nothing of it.
       pre.push({ when: [{ is: 'tcp-going-on' }, { is: 'original-direction' }, { is: 'flow-marked', mark: marks.forwarded }], then: { does: 'jump', to: 'fwd_on' } })
     }
-    pre.push(...openings(plan, [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], 'fwd_sel'))
+    if (scope.includes('forwarded')) pre.push(...openings(plan, [{ is: 'from-chosen-interface' }, { is: 'to-elsewhere' }], 'fwd_sel'))
+    if (takesIncoming) pre.push(...openings(plan, [{ is: 'from-chosen-interface' }, { is: 'to-own' }], 'in_sel'))
     const narrowing = narrowForwarded(plan)
-    const hand: Step[] = [
-      always({ does: 'hand-to-relay', mark: marks.forwarded }),
-      // There is no relay, and it goes direct: not ours then, nor when there is one again.
-      always({ does: 'unmark-flow', mark: marks.forwarded }),
-    ]
+    /** UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is. */
+    const underWay: Step[] = udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } }]
     chains.push(
       {
         name: 'take',
         steps: [
           // So that the flow is ours even after the relay has let go of it for its silence (see `fwd_sel`), or has no socket for it yet (see `pre`).
           always({ does: 'mark-flow', mark: marks.forwarded }),
-          ...hold('forwarded'),
+          ...hold('forwarded', takesIncoming ? [{ is: 'to-elsewhere' }] : []),
           // A lost flow is worse than one that is not seen.
           { when: [{ is: 'from-calling-bridge' }], then: { does: 'unmark-flow', mark: marks.forwarded } },
           { when: [{ is: 'from-calling-bridge' }], then: { does: 'return' } },
@@ -165,16 +178,8 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
       ...(carries('tcp') ? [{ name: 'fwd_on', steps: hand } satisfies Chain] : []),
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
-      {
-        name: 'fwd_sel',
-        steps: [
-          // UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is.
-          ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } } satisfies Step]),
-          lastHop,
-          ...skips(plan),
-          always({ does: 'jump', to: narrowing.first }),
-        ],
-      },
+      ...(scope.includes('forwarded') ? [{ name: 'fwd_sel', steps: [...underWay, lastHop, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
+      ...(takesIncoming ? [{ name: 'in_sel', steps: [...underWay, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
     )
   }
   if (carried.local || releases.length > 0) {
@@ -239,23 +244,37 @@ function openings({ tcp, udp }: InterceptionPlan, also: readonly Match[], to: Ch
  * A device may come to use the port its address has towards a server by us. To conntrack that is the relay's own flow, so it bears the mark of those we take; else the
  * device's datagrams would pass by as old ones (`fwd_sel`), and their answers go to whom the relay's port is for.
  */
-function ownDatagrams({ scope, marks }: InterceptionPlan, { transports: carries }: Carried): Step[] {
-  if (!scope.includes('forwarded') || !carries.includes('udp')) return []
+function ownDatagrams(plan: InterceptionPlan, { transports: carries }: Carried): Step[] {
+  const { marks } = plan
+  if (!takesDevices(plan) || !carries.includes('udp')) return []
   return [{ when: [{ is: 'udp' }, { is: 'marked', mark: marks.uplink }, { is: 'original-direction' }], then: { does: 'mark-flow', mark: marks.forwarded } }]
+}
+
+/** Output of the relay itself in a client's name, and what answers that. `released`: steps for a SYN that waited. */
+function bySpokenFor(plan: InterceptionPlan, carried: Carried, released: readonly Step[] = []): Step[] {
+  const [legs, incoming] = [hasLegs(plan, carried), hasIncoming(plan, carried)]
+  return [
+    ...(legs ? legsOut(plan) : []),
+    ...released,
+    ...(incoming ? [serviceReached(plan)] : []),
+    ...ownDatagrams(plan, carried),
+    // The relay's own connections to servers.
+    { when: [{ is: 'marked', mark: plan.marks.uplink }], then: { does: 'return' } },
+    ...(legs || incoming ? answersBack(plan) : []),
+  ]
 }
 
 /** Output of the relay itself, and of local flows it carries. */
 function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
   const { marks } = plan
   const hold = plan.hold || carried.held !== undefined
-  const { transports: carries } = carried
   return [
-    ...(hasLegs(plan, carried) ? legsOut(plan) : []),
-    // A SYN that waited: from here on its flow is known by conntrack.
-    ...(hold && carries.includes('tcp') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step] : []),
-    ...ownDatagrams(plan, carried),
-    // The relay's own connections to servers.
-    { when: [{ is: 'marked', mark: marks.uplink }], then: { does: 'return' } },
+    ...bySpokenFor(
+      plan,
+      carried,
+      // From here on its flow is known by conntrack.
+      hold && carried.transports.includes('tcp') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } }] : [],
+    ),
     // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.
     { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },
     { when: [{ is: 'flow-marked', mark: marks.local }], then: { does: 'return' } },
@@ -279,7 +298,7 @@ function mergeIds(ids: readonly number[]): { from: number; to: number }[] {
 }
 
 function checkNames(plan: InterceptionPlan, facts: MachineFacts): void {
-  if (plan.scope.includes('forwarded')) {
+  if (takesDevices(plan)) {
     for (const name of plan.interfaces) {
       // A beginning may match what is yet to come (a container's veth), so it need not exist.
       if (name.endsWith('*') || facts.interfaces.includes(name)) continue

@@ -1,6 +1,7 @@
 import { saidOfCgroup } from '../plan/describeCgroup.ts'
 import { describePlan, namedPorts } from '../plan/describePlan.ts'
 import type { InterceptionPlan } from '../plan/plan.ts'
+import { takesDevices } from '../plan/takesDevices.ts'
 import { redirectReason } from './chooseBackend.ts'
 import { tcpAlone } from './compileRedirect.ts'
 import type { MachineFacts } from './machineFacts.ts'
@@ -18,7 +19,7 @@ export function describeLosses(plan: InterceptionPlan, facts: Pick<MachineFacts,
   if (reason === undefined) return []
   const sentences = [`This kernel cannot hand connections over as they are (${reason}), so TCP is redirected (NAT), with losses.`]
   if (plan.udp.length > 0) sentences.push(`${namedPorts('UDP', plan.udp)} cannot be intercepted${plan.refuse.length > 0 ? ' or refused' : ''}: left alone.`)
-  if (plan.scope.includes('forwarded')) {
+  if (takesDevices(plan)) {
     sentences.push(
       `Servers see this computer’s address${plan.keepPort ? ' and ports' : ''} instead of the devices’.`,
       'The relay listens on every address of this computer; whoever speaks to it directly is turned away.',

@@ -17,12 +17,13 @@ export function hasLegs({ handOver }: Pick<InterceptionPlan, 'handOver'>, carrie
 }
 
 /** Of prerouting, ahead of all that takes and behind what diverts. */
-export function legsIn({ marks }: Pick<InterceptionPlan, 'marks'>): Step[] {
-  return [
-    { when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: legMark(marks) }], then: { does: 'jump', to: 'hand_lo' } },
-    // What belongs to a socket that is not transparent, or to none any more.
-    { when: [{ is: 'from-loopback' }, { is: 'flow-marked', mark: marks.uplink }], then: { does: 'return' } },
-  ]
+export function legsIn({ marks }: Pick<InterceptionPlan, 'marks'>): Step {
+  return { when: [{ is: 'from-loopback' }, { is: 'tcp-opening' }, { is: 'marked', mark: legMark(marks) }], then: { does: 'jump', to: 'hand_lo' } }
+}
+
+/** Behind that: what belongs to a socket that is not transparent, or to none any more. */
+export function legsOn({ marks }: Pick<InterceptionPlan, 'marks'>): Step {
+  return { when: [{ is: 'from-loopback' }, { is: 'flow-marked', mark: marks.uplink }], then: { does: 'return' } }
 }
 
 export function handChain({ handOver }: Pick<InterceptionPlan, 'handOver'>): Chain {
@@ -41,9 +42,6 @@ export function legsOut({ marks }: Pick<InterceptionPlan, 'marks'>): Step[] {
   return [
     { when: [{ is: 'marked', mark: legMark(marks) }], then: { does: 'mark-flow', mark: marks.uplink } },
     { when: [{ is: 'marked', mark: legMark(marks) }], then: { does: 'return' } },
-    // The proxy's side, and the kernel's resets for it.
-    { when: [{ is: 'flow-marked', mark: marks.uplink }], then: { does: 'mark', mark: marks.local } },
-    { when: [{ is: 'flow-marked', mark: marks.uplink }], then: { does: 'return' } },
   ]
 }
 

@@ -226,6 +226,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, h
     case 'not-translated': return ['-m conntrack ! --ctstate DNAT']
     // For IPv6 UNICAST asks only what kind of address it is; whether it is one of ours is asked of the routes by the other types.
     case 'to-elsewhere': return [`-m addrtype --dst-type UNICAST${family === 'ipv4' ? '' : ' -m addrtype ! --dst-type LOCAL,ANYCAST'}`]
+    case 'to-own': return ['-m addrtype --dst-type LOCAL']
     case 'at-last-hop': return hopless === true ? [] : [family === 'ipv4' ? '-m ttl --ttl-lt 2' : '-m hl --hl-lt 2']
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
     case 'from-skipped-network': return sets.skipSources[family].map((network) => `-s ${network}`)

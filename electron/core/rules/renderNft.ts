@@ -167,6 +167,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'of-old-udp-socket': return [...families(ruleSet).map((family) => `${ip(family)} saddr . udp sport . ${ip(family)} daddr . udp dport @${oldSet(family)}`), 'udp sport @old_udp_ports']
     case 'not-translated': return ['ct status & dnat == 0']
     case 'to-elsewhere': return ['fib daddr type unicast']
+    case 'to-own': return ['fib daddr type local']
     case 'at-last-hop': return families(ruleSet).map((family) => (family === 'ipv4' ? 'ip ttl < 2' : 'ip6 hoplimit < 2'))
     case 'to-skipped-network': return inNetworks(ruleSet, 'skip', 'daddr')
     case 'from-skipped-network': return inNetworks(ruleSet, 'skipSources', 'saddr')

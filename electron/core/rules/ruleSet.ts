@@ -7,7 +7,7 @@ export type { Transport }
 export type Family = 'ipv4' | 'ipv6'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
-export type ChainName = 'pre' | 'divert' | 'divert_udp' | 'fwd_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'fwd_on' | 'take' | 'take_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
+export type ChainName = 'pre' | 'divert' | 'divert_udp' | 'fwd_sel' | 'in_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'fwd_on' | 'in_on' | 'take' | 'take_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
 
 /** What a step asks of a packet; all of a step's matches must hold. */
 export type Match =
@@ -37,6 +37,8 @@ export type Match =
   | { readonly is: 'of-old-udp-socket' }
   /** Neither one of this machine's addresses nor broadcast nor multicast. */
   | { readonly is: 'to-elsewhere' }
+  /** One of this machine's addresses. */
+  | { readonly is: 'to-own' }
   /** No router passes it on: it has no hop left. Left out where the kernel cannot ask. */
   | { readonly is: 'at-last-hop' }
   | { readonly is: 'to-skipped-network' }
@@ -114,6 +116,8 @@ export interface Carried {
   readonly transports: readonly Transport[]
   /** Some of it by way of a proxy in TPROXY mode. */
   readonly legs?: true
+  /** Some of it for services of this machine. */
+  readonly incoming?: true
   /** Whose SYNs may still wait for their server, and come back when it has answered. */
   readonly held?: readonly Scope[]
 }

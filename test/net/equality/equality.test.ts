@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 
-import { makePlan } from '#core/plan/makePlan.ts'
+import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { backendDifferences } from '#core/rules/backendDifferences.ts'
 import { applyRules } from '../rules/applyRules.ts'
 import type { AppliedRules } from '../rules/applyRules.ts'
@@ -35,7 +35,7 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     expect(await verdicts.judge()).toEqual(verdicts.meaning(makePlan(meant)))
   })
   test('without a listener: as the table of differences says, for each kind of flow', async () => {
-    const plan = { tcp: '8080' }
+    const plan: PlanWish = { tcp: '8080', scope: ['local', 'forwarded', 'incoming'] }
     // Nobody listens there.
     rules = await applyRules(verdicts.lab, plan, { backend, relayPort: 9 })
     const [judged, meant] = [await verdicts.judge(3000), verdicts.meaning(makePlan(plan))]

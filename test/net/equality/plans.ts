@@ -24,6 +24,9 @@ export const plans: Readonly<Record<string, PlanWish>> = {
     tcp: `8080,${Array.from({ length: 1000 }, (_, index) => String(9000 + 2 * index)).join(',')}`,
     exclude: [...Array.from({ length: 230 }, (_, index) => `203.0.113.${String(index + 9)}`), ...Array.from({ length: 270 }, (_, index) => `2001:db8:2::${(index + 9).toString(16)}`)],
   },
+  'services of this computer': { tcp: '8080', scope: ['incoming'] },
+  'services and devices, but one client': { tcp: '8080-8081', scope: ['forwarded', 'incoming'], interfaces: ['cl0'], excludeSources: Object.values(second.client) },
+  'a service at one address only': { tcp: '8080', scope: ['local', 'incoming'], servers: ['198.51.100.1'] },
   'a cgroup and a user': { tcp: '8080,8081', cgroups: ['CGROUP'], users: [0] },
 }
 
@@ -32,5 +35,7 @@ export const udpPlans: Readonly<Record<string, PlanWish>> = {
   'a port of UDP': { tcp: '', udp: '8080' },
   'both transports, each its own': { tcp: '8080', udp: '8081,9000' },
   'UDP of devices, but one client': { tcp: '', udp: '8080-8081', scope: ['forwarded'], excludeSources: Object.values(second.client) },
+  'UDP of services': { tcp: '8081', udp: '8080,9000', scope: ['incoming'] },
+  'UDP of everybody': { tcp: '8080', udp: '8080-9000', scope: ['local', 'forwarded', 'incoming'] },
   'UDP of one user to one server': { tcp: '9000', udp: '8080', users: [4711], servers: Object.values(second.server), scope: ['local'] },
 }

@@ -2,7 +2,7 @@ import { mkdirSync, rmdirSync } from 'node:fs'
 
 import ipaddr from 'ipaddr.js'
 
-import type { InterceptionPlan, PortRange } from '#core/plan/plan.ts'
+import type { InterceptionPlan, PortRange, Scope } from '#core/plan/plan.ts'
 import { listCgroups } from '#probe/cgroups.ts'
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
@@ -47,7 +47,7 @@ export interface VerdictLab {
 
 /**
  * A laboratory with everybody a plan can tell apart: two clients, and in the router a program of root's, of another user, of another group and in a cgroup of its
- * own; two servers, three ports, both families, TCP and UDP.
+ * own; two servers, and services of the router itself, three ports, both families, TCP and UDP.
  */
 export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promise<VerdictLab> {
   const lab = await makeLab()
@@ -69,6 +69,9 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
     await lab.exec('server', ['sh', '-ec', `ip addr add ${second.server.ipv4}/24 dev up0; ip addr add ${second.server.ipv6}/64 dev up0 nodad`])
     const servers = ports.map((port) => lab.peer('server', 'serve', 'far', String(port)))
     if (udp) for (const port of ports) for (const host of [labAddresses.ipv4.server, labAddresses.ipv6.server, ...Object.values(second.server)]) servers.push(lab.peer('server', 'serve', 'far', String(port), '--udp', '--host', host))
+    for (const port of ports) servers.push(lab.peer('router', 'serve', 'near', String(port)))
+    // One service of UDP has its port on every address.
+    if (udp) for (const [port, hosts] of [[ports[0], ownServices], [ports[1], ownServices], [ports[2], ['::']]] as const) for (const host of hosts) servers.push(lab.peer('router', 'serve', 'near', String(port), '--udp', '--host', host))
     await Promise.all(servers.map((server) => server.event(({ event }) => event === 'listening', 30_000)))
     for (const [index, who] of whos.entries()) {
       const enter = who.cgroup !== undefined
@@ -85,7 +88,7 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
 
   const probes: Probe[] = whos.flatMap((who) =>
     (['ipv4', 'ipv6'] as const).flatMap((family) =>
-      [labAddresses[family].server, second.server[family]].flatMap((server) =>
+      [labAddresses[family].server, second.server[family], ...(who.place === 'client' ? [labAddresses[family].routerToClient] : [])].flatMap((server) =>
         ports.flatMap((port) =>
           (udp ? (['tcp', 'udp'] as const) : (['tcp'] as const)).map((transport): Probe => ({
             who, family, transport, port, server,
@@ -134,12 +137,19 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
   }
 }
 
+const ownServices: readonly string[] = [labAddresses.ipv4.routerToClient, labAddresses.ipv6.routerToClient]
+
+function scopeOf({ place }: Who, server: string): Scope {
+  if (place === 'router') return 'local'
+  return ownServices.includes(server) ? 'incoming' : 'forwarded'
+}
+
 function takes(plan: InterceptionPlan, { who, transport, port, source, server }: Probe): boolean {
   const inRanges = (ranges: readonly PortRange[]): boolean => ranges.some(({ from, to }) => port >= from && port <= to)
   const chosen = <Item>(list: readonly Item[], one: (item: Item) => boolean): boolean => list.length === 0 || list.some(one)
-  const local = who.place === 'router'
+  const local = scopeOf(who, server) === 'local'
   return inRanges(plan[transport])
-    && plan.scope.includes(local ? 'local' : 'forwarded')
+    && plan.scope.includes(scopeOf(who, server))
     && !plan.exclude.some((network) => within(server, network))
     && !plan.excludeSources.some((network) => within(source, network))
     && chosen(plan.servers, (network) => within(server, network))

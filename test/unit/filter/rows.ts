@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 
+import { scopes } from '#core/plan/plan.ts'
 import type { FlowProtocol, FlowRow, FlowState } from '#core/flow/flow.ts'
 
 export function makeRow(change: Partial<FlowRow> = {}): FlowRow {
@@ -27,7 +28,7 @@ export const anyRow: fc.Arbitrary<FlowRow> = fc
     datagramsUp: fc.option(fc.nat(9), { nil: undefined }),
     dns: fc.option(fc.record({ name: text, type: fc.constantFrom('A', 'AAAA'), rcode: fc.option(fc.constantFrom('NOERROR', 'NXDOMAIN'), { nil: undefined }), transactions: fc.nat(3) }), { nil: undefined }),
     quic: fc.option(fc.record({ version: fc.constant('QUIC 1'), sni: fc.option(text, { nil: undefined }) }), { nil: undefined }),
-    scope: fc.constantFrom<'local' | 'forwarded'>('local', 'forwarded'),
+    scope: fc.constantFrom(...scopes),
     client: fc.record({ address, port }),
     server: fc.record({ address, port }),
     name: fc.option(text, { nil: undefined }),

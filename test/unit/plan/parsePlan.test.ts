@@ -8,7 +8,7 @@ import { parsePriority } from '#core/plan/parseMarks.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
 import { holdsCidr, parseCidr } from '#core/plan/parseCidr.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
-import { defaultMarks } from '#core/plan/plan.ts'
+import { defaultMarks, scopes } from '#core/plan/plan.ts'
 
 const good = makePlan({ tcp: '80,443' })
 
@@ -103,7 +103,7 @@ describe('parsePlan', () => {
     udp: fc.array(anyRange, { maxLength: 20 }),
     refuse: fc.array(anyRange, { maxLength: 5 }),
     udpIdle: fc.record({ dns: fc.integer({ min: 1, max: 86_400 }), quic: fc.integer({ min: 1, max: 86_400 }), other: fc.integer({ min: 1, max: 86_400 }) }),
-    scope: fc.uniqueArray(fc.constantFrom('local', 'forwarded'), { minLength: 1 }),
+    scope: fc.uniqueArray(fc.constantFrom(...scopes), { minLength: 1 }),
     interfaces: fc.array(fc.constantFrom('eth0', 'eth1', 'eth*', 'e*', 'wg0', 'br-1'), { maxLength: 6 }),
     users: fc.array(fc.nat(3000), { maxLength: 10 }),
     cgroups: fc.array(fc.array(fc.constantFrom('a', 'b.slice', 'c@1.service', 'ab'), { minLength: 1, maxLength: 3 }).map((parts) => `/${parts.join('/')}`), { maxLength: 6 }),
@@ -172,6 +172,7 @@ describe('describePlan', () => {
       'TCP ports 80, 443 will be intercepted.',
       'Programs on this computer are included.',
       'Devices, containers and virtual machines routed through this computer are included, whichever interface they come in by.',
+      'What others say to services of this computer itself is left alone.',
       'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
@@ -182,17 +183,27 @@ describe('describePlan', () => {
       'What comes for UDP port 443 is refused (“port unreachable”), so that programs that can, fall back to TCP.',
       'Programs on this computer are included.',
       'Devices, containers and virtual machines routed through this computer are left alone.',
+      'What others say to services of this computer itself is left alone.',
       'A UDP flow is over after 10 seconds of silence (DNS), 60 seconds (QUIC) or 60 seconds (others).',
       'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
     expect(describePlan(makePlan({ tcp: '', udp: '53', udpIdle: { dns: 1 } }))[0]).toBe('UDP port 53 will be intercepted.')
   })
+  test('services of this computer', () => {
+    expect(describePlan(makePlan({ tcp: '80', scope: ['incoming'], interfaces: ['br0'] })).slice(1, 5)).toEqual([
+      'Programs on this computer are left alone.',
+      'Devices, containers and virtual machines routed through this computer are left alone.',
+      'What others say to services of this computer itself is included when it comes in by br0. Services see their clients’ addresses, but other ports; one that is bound to a single interface cannot be reached meanwhile.',
+      'There a connection is accepted before its service has answered, so a closed port looks open for a moment.',
+    ])
+  })
   test('narrowed', () => {
     expect(describePlan(makePlan({ tcp: '80', scope: ['local'], users: [1000, 0], cgroups: ['a'], exclude: ['10.0.0.0/8', '192.0.2.0/24'] }))).toEqual([
       'TCP port 80 will be intercepted.',
       'Programs on this computer that run as user 0 or 1000 are included when they run in the cgroup a.',
       'Devices, containers and virtual machines routed through this computer are left alone.',
+      'What others say to services of this computer itself is left alone.',
       'Connections to servers in 10.0.0.0/8 or 192.0.2.0/24 are left alone.',
       'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
       'Connections that exist already are not touched; closing the gate cuts none.',

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { Failure } from '#core/contract/failure.ts'
 import { describePlan } from '#core/plan/describePlan.ts'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
+import { scopes } from '#core/plan/plan.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { canonicalRules } from '#core/rules/canonicalRules.ts'
 import { chooseBackend, redirectReason } from '#core/rules/chooseBackend.ts'
@@ -50,6 +51,7 @@ describe('compileRules', () => {
   test('only what the scope needs', () => {
     const names = (wish: PlanWish): string[] => compile(wish).chains.map((chain) => chain.name)
     expect(names({ tcp: '80', scope: ['forwarded'] })).toEqual(['divert', 'take', 'fwd_on', 'fwd_port', 'fwd_sel', 'pre'])
+    expect(names({ tcp: '80', scope: ['incoming'] })).toEqual(['divert', 'take', 'fwd_on', 'fwd_port', 'in_sel', 'pre', 'out'])
     expect(names({ tcp: '80', scope: ['local'] })).toEqual(['divert', 'take_lo', 'pre', 'out_take', 'out_port', 'out_sel', 'out'])
     expect(names({ tcp: '', send: ['80=tproxy:3129'], scope: ['forwarded'] })).toEqual(['divert', 'take', 'fwd_on', 'fwd_port', 'fwd_sel', 'hand_lo', 'pre', 'out'])
     expect(names({ tcp: '80', scope: ['local'], users: [1], cgroups: ['a'] })).toEqual(expect.arrayContaining(['out_user', 'out_group']))
@@ -69,7 +71,7 @@ describe('compileRules', () => {
   const wishes = fc.record({
     tcp: fc.constantFrom('80', '1-65535', '80,443,8000-8100'),
     udp: fc.constantFrom('', '53', '1-65535'),
-    scope: fc.uniqueArray(fc.constantFrom('local' as const, 'forwarded' as const), { minLength: 1 }),
+    scope: fc.uniqueArray(fc.constantFrom(...scopes), { minLength: 1 }),
     users: fc.array(fc.nat(5), { maxLength: 4 }),
     cgroups: fc.array(fc.constantFrom('a', 'b/c'), { maxLength: 2 }),
     interfaces: fc.array(fc.constantFrom('eth0', 'w*'), { maxLength: 2 }),

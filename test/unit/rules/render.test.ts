@@ -26,6 +26,7 @@ const goldens: Readonly<Record<string, PlanWish>> = {
   plain: { tcp: '80' },
   forwarded: { tcp: '80,443,8000-8100', scope: ['forwarded'], interfaces: ['eth0', 'veth*'], exclude: ['10.0.0.0/8', '2001:db8:f::/48'] },
   both: { tcp: '80,443', udp: '53,443', refuse: '443', exclude: ['10.0.0.0/8'] },
+  incoming: { tcp: '80', udp: '53', scope: ['incoming'], interfaces: ['eth0'] },
   kept: { tcp: '80', keepPort: true },
   transparent: { tcp: '443', send: ['80,8000-8100=tproxy:3129'], keepPort: true },
   datagrams: { tcp: '', udp: '53,5000-5100', scope: ['local'], users: [1000] },

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 
 import { Failure } from '#core/contract/failure.ts'
 import { makePlan } from '#core/plan/makePlan.ts'
+import { scopes } from '#core/plan/plan.ts'
 import type { InterceptionPlan } from '#core/plan/plan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
@@ -48,7 +49,7 @@ const names = fc.constantFrom('eth0', 'veth*', 'br-0a1b2c', 'wg.1', '@x', '0', '
 const paths = fc.constantFrom('system.slice/ssh.service', 'user.slice/user-1000.slice/user@1000.service', 'a\\x2db.scope', 'machine.slice/libpod:1.scope', '-', '-j', 'accept')
 const networks = fc.oneof(fc.constantFrom('203.0.113.0/24', '2001:db8::/32', '::/0', '0.0.0.0/0', '::ffff:198.51.100.0/120'), fc.ipV4(), fc.ipV6())
 const wishes = fc.record({
-  tcp: ranges, udp: ranges, refuse: ranges, hold: fc.boolean(), scope: fc.constantFrom(['local'] as const, ['forwarded'] as const, ['local', 'forwarded'] as const),
+  tcp: ranges, udp: ranges, refuse: ranges, hold: fc.boolean(), scope: fc.constantFrom(['local'] as const, ['forwarded'] as const, ['local', 'forwarded'] as const, ['incoming'] as const, scopes),
   interfaces: some(names, anything), sources: some(networks, anything), excludeSources: some(networks, anything), servers: some(networks, anything), exclude: some(networks, anything), cgroups: some(paths, anything),
   users: some(fc.nat(2 ** 31), fc.integer({ min: -1, max: 2 ** 32 })), groups: some(fc.nat(2 ** 31), fc.double()), send: fc.constantFrom([], ['80,8000-8100=tproxy:3129', '443=socks5:127.0.0.1:1080']), relayPort: fc.integer({ min: 1, max: 65_535 }), table: fc.integer({ min: 256, max: 2 ** 31 - 1 }), priority: fc.record({ prerouting: fc.integer({ min: -199, max: 10_000 }), output: fc.integer({ min: -199, max: 10_000 }), rule: fc.integer({ min: 0, max: 32_765 }) }),
   marks: bits.map(([forwarded = 1, local = 2, uplink = 4]) => ({ forwarded, local, uplink })),
