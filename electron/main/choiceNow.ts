@@ -29,7 +29,7 @@ export function choiceNow(choice: GateChoice, typed: InterceptionPlan, { plan, e
   const differs = (key: keyof InterceptionPlan): boolean => JSON.stringify(plan[key]) !== JSON.stringify(typed[key])
   if (differs('refuse')) changed.refuse = formatPorts(plan.refuse)
   if (differs('udpIdle')) changed.udpIdle = { dns: String(plan.udpIdle.dns), quic: String(plan.udpIdle.quic), other: String(plan.udpIdle.other) }
-  if (differs('scope')) changed.scope = { local: plan.scope.includes('local'), forwarded: plan.scope.includes('forwarded') }
+  if (differs('scope')) changed.scope = { local: plan.scope.includes('local'), forwarded: plan.scope.includes('forwarded'), incoming: plan.scope.includes('incoming') }
   if (differs('interfaces')) changed.interfaces = plan.interfaces.join(', ')
   // By their numbers and paths: what name somebody meant is not known here.
   for (const list of ['users', 'groups'] as const) if (differs(list)) changed[list] = plan[list].join(', ')

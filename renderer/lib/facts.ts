@@ -1,4 +1,5 @@
 import type { FlowDetails } from '#core/flow/flow.ts'
+import type { Scope } from '#core/plan/plan.ts'
 import { protocolNames, stateSentences, isFailed } from './flowLook.ts'
 import { nameOf, urlOf } from './flowCells.ts'
 import { formatBytes, formatCount, formatDuration, formatEndpoint, formatMoment, millisecondsBetween, plural } from './format.ts'
@@ -22,13 +23,17 @@ const gapReasons: Readonly<Record<string, string>> = {
 }
 
 /** The conversation: between whom, what, how it ended. */
+/** Whose flow it is. */
+export const scopeWords: Readonly<Record<Scope, string>> = { local: 'This computer', forwarded: 'Routed', incoming: 'Own services' }
+const clientNotes: Readonly<Record<Scope, string>> = { local: 'this computer', forwarded: 'routed through this computer', incoming: 'asks a service of this computer' }
+
 export function flowFacts({ row, upstream, via, exchangeCount, decodeError }: FlowDetails): Fact[] {
   const facts: Fact[] = []
   const name = nameOf(row)
   if (name !== undefined) facts.push({ name: 'Server', value: name, note: row.tls?.sni === name ? 'named in the TLS hello' : row.quic?.sni === name ? 'named in the QUIC hello' : 'named in the Host header', copy: name })
   facts.push(
     { name: name === undefined ? 'Server' : 'Address', value: formatEndpoint(row.server), copy: formatEndpoint(row.server) },
-    { name: 'Client', value: formatEndpoint(row.client), note: row.scope === 'local' ? 'this computer' : 'routed through this computer', copy: formatEndpoint(row.client) },
+    { name: 'Client', value: formatEndpoint(row.client), note: clientNotes[row.scope], copy: formatEndpoint(row.client) },
   )
   if (via !== undefined) facts.push({ name: 'Handed to', value: via })
   if (upstream !== undefined) facts.push({ name: 'Upstream from', value: formatEndpoint(upstream), note: upstream.address === row.client.address ? 'the server sees the client’s own address' : undefined })
@@ -119,7 +124,7 @@ export function processFacts({ process, row }: FlowDetails): Fact[] {
     { name: 'Path', value: process.path === '' ? 'unknown' : process.path, mono: true, copy: process.path },
     { name: 'Process', value: String(process.pid), note: `started by ${process.ppid}` },
     { name: 'User', value: process.user, note: `uid ${process.uid}` },
-    { name: 'Scope', value: row.scope === 'local' ? 'This computer' : 'Routed' },
+    { name: 'Scope', value: scopeWords[row.scope] },
   ]
 }
 

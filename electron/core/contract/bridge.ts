@@ -2,7 +2,7 @@ import type { Action } from './actionLog.ts'
 import type { FailureReport } from './failure.ts'
 import type { BodyPage, ExportFormat, ExportResult, FlowPage, SessionSummary, SortKey, StreamPage } from './inspectorProtocol.ts'
 import type { FlowDetails } from '../flow/flow.ts'
-import type { Backend, BackendChoice, InterceptionPlan } from '../plan/plan.ts'
+import type { Backend, BackendChoice, InterceptionPlan, Scope } from '../plan/plan.ts'
 import type { TimedPorts } from '../plan/timedPorts.ts'
 
 /**
@@ -59,7 +59,7 @@ export interface GateChoice {
   /** Seconds; empty: the usual. */
   readonly udpIdle: { readonly dns: string; readonly quic: string; readonly other: string }
   readonly send: readonly SendChoice[]
-  readonly scope: { readonly local: boolean; readonly forwarded: boolean }
+  readonly scope: { readonly [Key in Scope]: boolean }
   readonly interfaces: string
   /** Names or ids. */
   readonly users: string

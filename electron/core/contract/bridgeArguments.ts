@@ -20,7 +20,7 @@ export const gateChoiceShape = v.strictObject({
   refuse: line(4096),
   udpIdle: v.strictObject({ dns: line(8), quic: line(8), other: line(8) }),
   send: v.pipe(v.array(v.strictObject({ ports: line(4096), kind: v.picklist(['proxy2', 'socks5', 'tproxy']), to: line(256) })), v.maxLength(64)),
-  scope: v.strictObject({ local: v.boolean(), forwarded: v.boolean() }),
+  scope: v.strictObject({ local: v.boolean(), forwarded: v.boolean(), incoming: v.optional(v.boolean(), false) }),
   interfaces: line(2048),
   users: line(4096),
   groups: line(4096),

@@ -10,7 +10,8 @@ import { parseCidr } from './parseCidr.ts'
 import { parseMarks, parsePriority, parseTable } from './parseMarks.ts'
 import { parseCgroup, parseInterface } from './parseNames.ts'
 import { parsePorts } from './parsePorts.ts'
-import type { InterceptionPlan, Scope, UdpIdle } from './plan.ts'
+import { scopes } from './plan.ts'
+import type { InterceptionPlan, UdpIdle } from './plan.ts'
 
 /** What a person meets at first: the web, everybody's. */
 export const defaultChoice: GateChoice = {
@@ -18,7 +19,7 @@ export const defaultChoice: GateChoice = {
   refuse: '',
   udpIdle: { dns: '', quic: '', other: '' },
   send: [],
-  scope: { local: true, forwarded: true },
+  scope: { local: true, forwarded: true, incoming: false },
   interfaces: '',
   users: '',
   groups: '',
@@ -59,9 +60,7 @@ export interface ChosenNames {
 
 /** The plan a choice means. @throws Failure as `makePlan` does. */
 export function planOfChoice(choice: GateChoice, names: ChosenNames): InterceptionPlan {
-  const scope: Scope[] = []
-  if (choice.scope.local) scope.push('local')
-  if (choice.scope.forwarded) scope.push('forwarded')
+  const scope = scopes.filter((each) => choice.scope[each])
   if (scope.length === 0) throw new Failure('nothing-to-intercept', noScope)
   const { tcp, udp } = choice.ports.trim() === '' ? { tcp: [], udp: [] } : parsePortWords(choice.ports)
   const wish: PlanWish = {
@@ -87,7 +86,7 @@ export function planOfChoice(choice: GateChoice, names: ChosenNames): Intercepti
   return makePlan(wish)
 }
 
-const noScope = 'Choose whose traffic: this computer’s programs, routed devices, or both'
+const noScope = 'Choose whose traffic: this computer’s programs, routed devices, clients of its services'
 
 /** One way to a proxy as `--send` takes it. */
 export function handOverText({ ports, kind, to }: GateChoice['send'][number]): string {
@@ -127,7 +126,7 @@ export function checkChoice(choice: GateChoice): ChoiceProblems {
   for (const way of choice.send) check('send', () => parseHandOver(handOverText(way)))
   // It quotes what the fields make together, which nobody has typed.
   if (problems.send !== undefined) problems.send = capital(problems.send.replace(/^"(?:[^"\\]|\\.)*…?"(?:: | )/, ''))
-  if (!choice.scope.local && !choice.scope.forwarded) problems.scope = noScope
+  if (!scopes.some((each) => choice.scope[each])) problems.scope = noScope
   for (const word of wordsOf(choice.interfaces)) check('interfaces', () => parseInterface(word))
   for (const field of ['sources', 'excludeSources', 'servers', 'exclude'] as const) for (const word of wordsOf(choice[field])) check(field, () => parseCidr(word))
   for (const word of wordsOf(choice.programs)) {

@@ -97,6 +97,13 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       expect(await ask('router', family === 'ipv4' ? '127.0.0.1' : '::1', armed)).toMatchObject({ ok: true, server: 'near', relayed: true })
     })
 
+    test('services of this machine: they are asked by it', async () => {
+      await open({ tcp: armed, scope: ['incoming'] })
+      expect(await ask('client', addresses.routerToClient, armed)).toMatchObject({ ok: true, server: 'near', seenAddress: addresses.routerToClient, echo: 'hello', relayed: true })
+      expect(await ask('client', server, armed)).toMatchObject({ ok: true, relayed: false })
+      expect(await ask('client', addresses.routerToClient, String(relay.port))).toMatchObject({ ok: false, relayed: false })
+    })
+
     test('who speaks to the relay itself is turned away, from wherever', async () => {
       await open({ tcp: armed })
       for (const [place, address] of [['client', addresses.routerToClient], ['router', addresses.routerToServer]] as const) {

@@ -16,7 +16,7 @@ describe('the choice that an open gate goes by', () => {
   })
   test('says what somebody else changed, in words that mean the same plan', () => {
     const changes: PlanEditWish = { users: { add: [5] }, groups: { add: [7] }, cgroups: { add: ['machine.slice'] }, interfaces: { every: true }, scope: ['local'], hold: false, servers: { add: ['203.0.113.0/24'] } }
-    expect(now(changes)).toEqual({ ...choice, users: '5, 1000', groups: '7', programs: '/machine.slice, system.slice/web.service', interfaces: '', scope: { local: true, forwarded: false }, hold: false, servers: '203.0.113.0/24' })
+    expect(now(changes)).toEqual({ ...choice, users: '5, 1000', groups: '7', programs: '/machine.slice, system.slice/web.service', interfaces: '', scope: { local: true, forwarded: false, incoming: false }, hold: false, servers: '203.0.113.0/24' })
     expect(planOfChoice(now(changes), { users: [5, 1000], groups: [7], cgroups: ['machine.slice', 'system.slice/web.service'] })).toEqual(editPlan(made, parsePlanEdit(changes)))
   })
 })

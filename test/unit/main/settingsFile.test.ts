@@ -19,7 +19,7 @@ test('settings of 0.1 are taken over with all they knew', () => {
   const file = new SettingsFile(path)
   const { tcp, ...rest } = choice
   expect(file.setAside).toBeUndefined()
-  expect(file.settings).toEqual({ theme: 'dark', choice: { ...defaultChoice, ...rest, ports: tcp }, recentPorts: ['80'] })
+  expect(file.settings).toEqual({ theme: 'dark', choice: { ...defaultChoice, ...rest, scope: { ...rest.scope, incoming: false }, ports: tcp }, recentPorts: ['80'] })
   expect(file.window).toEqual({ x: 1, y: 2, width: 900, height: 600, maximized: false })
   const changed = { ...file.settings, choice: { ...file.settings.choice, ports: '53/udp', send: [{ ports: '80', kind: 'socks5' as const, to: '127.0.0.1:1080' }] } }
   file.change(changed)

@@ -47,7 +47,7 @@ describe('a choice', () => {
   })
   test('says of every field at once what is wrong with it', () => {
     expect(checkChoice(chosen({
-      ports: '0', refuse: 'x', udpIdle: { dns: '0', quic: '', other: '' }, send: [{ ports: '80', kind: 'socks5', to: '/run/x' }], scope: { local: false, forwarded: false }, interfaces: 'lo',
+      ports: '0', refuse: 'x', udpIdle: { dns: '0', quic: '', other: '' }, send: [{ ports: '80', kind: 'socks5', to: '/run/x' }], scope: { local: false, forwarded: false, incoming: false }, interfaces: 'lo',
       sources: '300.1.1.1', excludeSources: '::/129', servers: 'a', exclude: '198.51.100.0/99', programs: '/', netns: 'two words', marks: '1,2', table: '7', priority: '-500',
     }))).toMatchObject({
       ports: said('out of range'), refuse: said('no port'), udpIdle: said('"0"'), send: 'A SOCKS server is reached by address and port', scope: said('whose traffic'), interfaces: said('lo carries'),
