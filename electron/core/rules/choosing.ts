@@ -17,6 +17,9 @@ export function skips({ excludeSources }: InterceptionPlan): Step[] {
  */
 export const lastHop: Step = { when: [{ is: 'at-last-hop' }], then: { does: 'return' } }
 
+/** Towards a service here the relay bears its client's address. A link-local one binds it to its interface, and the way to an own address is lo. */
+export const fromBesides: Step = { when: [{ is: 'from-link-local' }], then: { does: 'return' } }
+
 /** Choices that narrow one another: each that was made is a gate of its own on the way to the ports. `first`: where that way begins. */
 function narrow(ports: ChainName, choices: readonly { readonly name: ChainName; readonly by: Match; readonly chosen: readonly unknown[] }[]): Narrowing {
   const chains: Chain[] = []

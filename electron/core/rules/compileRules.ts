@@ -4,7 +4,7 @@ import { takesDevices } from '../plan/takesDevices.ts'
 import { routeProtocol, type InterceptionPlan, type Scope } from '../plan/plan.ts'
 import type { MachineFacts } from './machineFacts.ts'
 import { redirectReason } from './chooseBackend.ts'
-import { always, chosenOpenings, lastHop, narrowForwarded, narrowLocal, skips } from './choosing.ts'
+import { always, chosenOpenings, fromBesides, lastHop, narrowForwarded, narrowLocal, skips } from './choosing.ts'
 import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
 import { answersBack, hasIncoming, incomingOn, serviceReached, servicesIn } from './ownServices.ts'
@@ -179,7 +179,7 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
       ...(scope.includes('forwarded') ? [{ name: 'fwd_sel', steps: [...underWay, lastHop, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
-      ...(takesIncoming ? [{ name: 'in_sel', steps: [...underWay, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
+      ...(takesIncoming ? [{ name: 'in_sel', steps: [...underWay, fromBesides, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
     )
   }
   if (carried.local || releases.length > 0) {

@@ -230,6 +230,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, h
     case 'at-last-hop': return hopless === true ? [] : [family === 'ipv4' ? '-m ttl --ttl-lt 2' : '-m hl --hl-lt 2']
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
     case 'from-skipped-network': return sets.skipSources[family].map((network) => `-s ${network}`)
+    case 'from-link-local': return family === 'ipv6' ? ['-s fe80::/10'] : []
     case 'from-chosen-network': return sets.sources[family].map((network) => `-s ${network}`)
     case 'to-chosen-network': return sets.servers[family].map((network) => `-d ${network}`)
     case 'to-broadcast': return family === 'ipv4' ? ['-m addrtype --dst-type BROADCAST'] : []

@@ -171,6 +171,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'at-last-hop': return families(ruleSet).map((family) => (family === 'ipv4' ? 'ip ttl < 2' : 'ip6 hoplimit < 2'))
     case 'to-skipped-network': return inNetworks(ruleSet, 'skip', 'daddr')
     case 'from-skipped-network': return inNetworks(ruleSet, 'skipSources', 'saddr')
+    case 'from-link-local': return families(ruleSet).includes('ipv6') ? ['ip6 saddr fe80::/10'] : []
     case 'from-chosen-network': return inNetworks(ruleSet, 'sources', 'saddr')
     case 'to-chosen-network': return inNetworks(ruleSet, 'servers', 'daddr')
     case 'to-broadcast': return ['fib daddr type broadcast']

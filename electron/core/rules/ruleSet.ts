@@ -43,6 +43,8 @@ export type Match =
   | { readonly is: 'at-last-hop' }
   | { readonly is: 'to-skipped-network' }
   | { readonly is: 'from-skipped-network' }
+  /** IPv6 alone: its sender has a link-local address, which nobody else here can bear. */
+  | { readonly is: 'from-link-local' }
   | { readonly is: 'from-chosen-network' }
   | { readonly is: 'to-chosen-network' }
   /** To every machine of a network this one is in. */

@@ -102,6 +102,16 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     expect(await listRules(lab)).toBe(before)
   })
 
+  test('a client that has nothing but a link-local address is left alone', async () => {
+    const listed = (await lab.exec('client', ['ip', '-json', '-6', 'addr', 'show', 'dev', 'up0', 'scope', 'link'])).stdout
+    const [, address = ''] = /"local": ?"(fe80:[^"]+)"/.exec(listed) ?? []
+    await open({ tcp: armed })
+    const { seenAddress, ...answer } = await ask(own.ipv6, armed, '--from', `${address}%up0`)
+    expect(answer).toMatchObject({ ok: true, server: 'near', relayed: false })
+    expect(String(seenAddress)).toMatch(/^fe80:/)
+    expect(await relay.total()).toBe(0)
+  })
+
   test('a relay that is killed resets its clients and their services', async () => {
     await open({ tcp: armed })
     const relayed = await talk(own.ipv4)
