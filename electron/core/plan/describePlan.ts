@@ -51,7 +51,7 @@ function seconds(count: number): string {
 function describeIncoming({ scope, interfaces, tcp }: InterceptionPlan): string[] {
   if (!scope.includes('incoming')) return ['What others say to services of this computer itself is left alone.']
   return [
-    `What others say to services of this computer itself is included${interfaces.length === 0 ? ', whichever interface it comes in by' : ` when it comes in by ${list(interfaces, 'or')}`}. Services see their clients’ addresses, but other ports; one that is bound to a single interface cannot be reached meanwhile.`,
+    `What others say to services of this computer itself is included${interfaces.length === 0 ? ', whichever interface it comes in by' : ` when it comes in by ${list(interfaces, 'or')}`}. Services see their clients’ addresses (where somebody masquerades those, as Docker does for containers, this computer’s), but other ports; one that is bound to a single interface cannot be reached meanwhile.`,
     ...(tcp.length === 0 ? [] : ['There a connection is accepted before its service has answered, so a closed port looks open for a moment.']),
   ]
 }

@@ -25,6 +25,7 @@ export function describeLosses(plan: InterceptionPlan, facts: Pick<MachineFacts,
       'The relay listens on every address of this computer; whoever speaks to it directly is turned away.',
     )
   }
+  if (plan.scope.includes('incoming')) sentences.push('Services of this computer see this computer itself as their client: what they let it do, they let anybody do who reaches them.')
   if (plan.hold) sentences.push('A connection is accepted before its server has answered, so a closed port looks open for a moment.')
   return sentences
 }

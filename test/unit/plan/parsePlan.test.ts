@@ -194,7 +194,7 @@ describe('describePlan', () => {
     expect(describePlan(makePlan({ tcp: '80', scope: ['incoming'], interfaces: ['br0'] })).slice(1, 5)).toEqual([
       'Programs on this computer are left alone.',
       'Devices, containers and virtual machines routed through this computer are left alone.',
-      'What others say to services of this computer itself is included when it comes in by br0. Services see their clients’ addresses, but other ports; one that is bound to a single interface cannot be reached meanwhile.',
+      'What others say to services of this computer itself is included when it comes in by br0. Services see their clients’ addresses (where somebody masquerades those, as Docker does for containers, this computer’s), but other ports; one that is bound to a single interface cannot be reached meanwhile.',
       'There a connection is accepted before its service has answered, so a closed port looks open for a moment.',
     ])
   })
