@@ -40,6 +40,8 @@ void keepKnown(int fd, std::int64_t now) {
   }
   const int seconds = silence.load(std::memory_order_relaxed);
   setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+  // Also one that was answered is followed by the next after this (tcp_keepalive_timer()).
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
   // Keep-alives pause while there is something to deliver. What asks a reader that has stopped for room then asks ever more rarely, up to every two minutes.
   setOption(fd, IPPROTO_TCP, kRtoMaxMs, seconds * 1000);
 }

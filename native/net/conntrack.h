@@ -1,4 +1,4 @@
-// A local flow is the relay's, and a redirected one leads to it, by what conntrack knows of it. Conntrack remembers a silent connection for days while both sides go on, and
+// A local flow is the relay's, a redirected one leads to it, and a service of this machine answers it, by what conntrack knows of it. Conntrack remembers a silent connection for days while both sides go on, and
 // for a minute or two once one has ended, or for as little as whoever tuned this machine chose. What it has forgotten goes to the server directly, which resets it.
 #pragma once
 

@@ -209,6 +209,7 @@ void Worker::readEnd(Flow& flow, Direction direction) {
   if (!flow.way[0].ended || !flow.way[1].ended) {
     flow.by = direction == Direction::kUp ? ClosedBy::kClient : ClosedBy::kServer;
     if (flow.local || shared_.options.redirected) keepKnown(flow.side[kClient].fd, now_);
+    if (flow.record.scope == FlowScope::kIncoming && flow.side[kServer].fd >= 0) keepKnown(flow.side[kServer].fd, now_);
   }
   track_.finished(flow.record, direction, now_);
 }

@@ -104,7 +104,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   try {
     // Short flows are counted in the record, so that is kept whole; it holds some 2 KiB of each.
     const relay = await startRelay({ enter: lab.enter('router'), program, folder, threads, payload, port: 50_080, udp: true, udpIdle, ...(short === undefined ? { maxBytes: 1 << 30 } : {}) })
-    const divert = await divertTo(lab, port, relay.port, true, true)
+    const divert = await divertTo(lab, port, relay.port, true, ['local'])
     for (const place of ['client', 'router', 'server'] as const) {
       for (const line of sysctls(short !== undefined)) {
         const [name = '', value = ''] = line.split('=')

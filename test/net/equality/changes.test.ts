@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 
 import { makePlan } from '#core/plan/makePlan.ts'
 import type { PlanWish } from '#core/plan/makePlan.ts'
+import { scopes } from '#core/plan/plan.ts'
 import type { Backend, InterceptionPlan } from '#core/plan/plan.ts'
 import { carriedBy, compileRules } from '#core/rules/compileRules.ts'
 import type { Carried } from '#core/rules/ruleSet.ts'
@@ -54,8 +55,8 @@ function randomFrom(state: number): (below: number) => number {
 }
 
 /** A connection that is to outlive every change. */
-async function hold(place: Place, family: 'ipv4' | 'ipv6') {
-  const peer = verdicts.lab.peer(place, 'talk', labAddresses[family].server, '8080')
+async function hold(place: Place, family: 'ipv4' | 'ipv6', server: 'server' | 'routerToClient' = 'server') {
+  const peer = verdicts.lab.peer(place, 'talk', labAddresses[family][server], '8080')
   const { localPort } = await peer.event(({ event }) => event === 'open')
   const greeting = String((await peer.event(({ event }) => event === 'line'))['line'])
   return {
@@ -97,13 +98,13 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     const random = randomFrom(seed)
     before = await snapshot(verdicts.lab)
     helper = startTestHelper(verdicts.lab, programs)
-    const direct = [await hold('client', 'ipv4'), await hold('router', 'ipv6')]
+    const direct = [await hold('client', 'ipv4'), await hold('router', 'ipv6'), await hold('client', 'ipv6', 'routerToClient')]
     await helper.request('hello', { protocol: 1 })
-    const first = planOf({ tcp: '8080' }, backend)
+    const first = planOf({ tcp: '8080', scope: scopes }, backend)
     const capture = { folder: makeSession(programs, 'changes'), payload: true, maxBytesPerFlow: null, maxBytes: null }
     const { relayPort } = await helper.request('open', { ...first, capture, threads: 1 })
-    const relayed = [await hold('client', 'ipv4'), await hold('client', 'ipv6'), await hold('router', 'ipv4'), await hold('router', 'ipv6')]
-    expect(relayed.map((each) => each.relayed)).toEqual([true, true, true, true])
+    const relayed = [await hold('client', 'ipv4'), await hold('client', 'ipv6'), await hold('router', 'ipv4'), await hold('router', 'ipv6'), await hold('client', 'ipv4', 'routerToClient'), await hold('client', 'ipv6', 'routerToClient')]
+    expect(relayed.map((each) => each.relayed)).toEqual([true, true, true, true, true, true])
     const wishes = Object.entries(plans)
     let latest = first.plan
     // What rules before the latest may have brought to the relay; there is something of each kind that the first plan takes.
