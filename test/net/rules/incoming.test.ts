@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 
 import type { PlanWish } from '#core/plan/makePlan.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
-import { labAddresses, makeLab, type Lab } from '#test/lab/makeLab.ts'
+import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
 import { applyRules, listRules, primeIptables, type AppliedRules, type ApplyOptions } from './applyRules.ts'
 import { startTalk } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
@@ -81,7 +81,11 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
   test.each(families)('%s: what was there before goes on, what is relayed outlives draining, and nothing is left', async (family) => {
     const [old, oldChat] = [await talk(own[family]), await chat(own[family])]
     // Conntrack looks round first.
-    await open({ tcp: armed, udp: armed }, { beforeTaking: async () => void (await oldChat('while loading')) })
+    await open({ tcp: armed, udp: armed }, {
+      async beforeTaking() {
+        await oldChat('while loading')
+      },
+    })
     await old.say('after opening')
     expect(await oldChat('after opening')).toMatchObject({ relayed: false })
     expect(await relay.total()).toBe(0)
@@ -102,13 +106,13 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     expect(await listRules(lab)).toBe(before)
   })
 
-  test('a client that has nothing but a link-local address is left alone', async () => {
-    const listed = (await lab.exec('client', ['ip', '-json', '-6', 'addr', 'show', 'dev', 'up0', 'scope', 'link'])).stdout
-    const [, address = ''] = /"local": ?"(fe80:[^"]+)"/.exec(listed) ?? []
-    await open({ tcp: armed })
-    const { seenAddress, ...answer } = await ask(own.ipv6, armed, '--from', `${address}%up0`)
+  test('link-local addresses are left alone, a client’s and the service’s', async () => {
+    const linkLocal = async (place: Place, name: string): Promise<string> => /"local": ?"(fe80:[^"]+)"/.exec((await lab.exec(place, ['ip', '-json', '-6', 'addr', 'show', 'dev', name, 'scope', 'link'])).stdout)?.[1] ?? ''
+    await open({ tcp: armed, scope: ['local', 'incoming'] })
+    const { seenAddress, ...answer } = await ask(own.ipv6, armed, '--from', `${await linkLocal('client', 'up0')}%up0`)
     expect(answer).toMatchObject({ ok: true, server: 'near', relayed: false })
     expect(String(seenAddress)).toMatch(/^fe80:/)
+    expect(await ask(`${await linkLocal('router', 'cl0')}%up0`, armed, '--from', labAddresses.ipv6.client)).toMatchObject({ ok: true, server: 'near', seenAddress: labAddresses.ipv6.client, relayed: false })
     expect(await relay.total()).toBe(0)
   })
 
