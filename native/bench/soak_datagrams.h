@@ -96,6 +96,7 @@ class Askers {
 
  private:
   static constexpr std::int64_t kFirstPatience = 500, kPatience = 30'000;
+  static constexpr std::int64_t kLongestWait = 2000;  // between questions: well below the silence that ends a relayed flow, whose port is another one's afterwards
 
   struct Flow {
     int fd = -1;
@@ -158,7 +159,7 @@ class Askers {
     if (!flow.asked) return ask(which);
     if (nowMs() - flow.since > kPatience) fail("no answer to datagram " + std::to_string(flow.head.index) + " of flow " + std::to_string(flow.head.seed));
     ++sums.resent;
-    flow.patience = std::min<std::int64_t>(flow.patience * 2, 4000);
+    flow.patience = std::min<std::int64_t>(flow.patience * 2, kLongestWait);
     send(which);
   }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <string>
 
 namespace sluice {
 namespace {
@@ -15,6 +16,8 @@ namespace {
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kTellEvery = 200 * kMillisecond;
 constexpr std::int64_t kEpisode = 5000 * kMillisecond;   // so long without another, and the next one is told again
+constexpr std::int64_t kHearEvery = 1000 * kMillisecond; // a warning of one kind, however many there are
+constexpr std::int64_t kShedAgain = 60'000 * kMillisecond;  // an episode that goes on is told again, with what it has come to
 constexpr std::size_t kMaxPings = 64;                    // unanswered; a helper that asks on without an answer gets none for the rest
 constexpr std::int64_t kStopPatience = 2000 * kMillisecond;
 
@@ -33,12 +36,17 @@ Controller::Controller(Channel& channel, RelayShared& shared, Recorder& recorder
       shedAt_(now_ - 2 * kEpisode), loopAt_(shedAt_), unsureAt_(shedAt_), lostAt_(shedAt_), recording_(recorder.state()) {}
 
 int Controller::timeout() const {
-  if (shared_.changed.load(std::memory_order_relaxed)) {
-    return static_cast<int>(std::clamp<std::int64_t>((toldAt_ + kTellEvery - now_ + kMillisecond - 1) / kMillisecond, 0, 1000));
-  }
+  const auto left = [&](std::int64_t until) { return static_cast<int>(std::clamp<std::int64_t>((until - now_ + kMillisecond - 1) / kMillisecond, 0, 1000)); };
   // The recorder does not call; it is asked while there may be something to record.
   const bool busy = told_.active != 0 || recording_ == Recording::kSlow;
-  return busy ? 250 : recording_ == Recording::kOn ? 1000 : -1;
+  int wait = busy ? 250 : recording_ == Recording::kOn ? 1000 : -1;
+  const auto sooner = [&](std::int64_t until) { wait = wait < 0 ? left(until) : std::min(wait, left(until)); };
+  const std::uint32_t warnings = shared_.warnings.load(std::memory_order_relaxed);
+  for (std::size_t kind = 0; kind < kWarnings; ++kind) {
+    if ((warnings >> kind & 1U) != 0) sooner(hearAt_[kind]);
+  }
+  if (shared_.changed.load(std::memory_order_relaxed)) sooner(toldAt_ + kTellEvery);
+  return wait;
 }
 
 void Controller::run() {
@@ -131,10 +139,25 @@ void Controller::tellFlows() {
   channel_.send(formatFlows(current), true);
 }
 
+std::uint32_t Controller::takeWarnings() {
+  std::uint32_t taken = shared_.warnings.load(std::memory_order_relaxed);
+  for (std::size_t kind = 0; kind < kWarnings; ++kind) {
+    if ((taken >> kind & 1U) == 0) continue;
+    if (now_ < hearAt_[kind]) taken &= ~(std::uint32_t{1} << kind);
+    else hearAt_[kind] = now_ + kHearEvery;
+  }
+  shared_.warnings.fetch_and(~taken, std::memory_order_relaxed);
+  return taken;
+}
+
 void Controller::tellWarnings() {
-  const std::uint32_t warnings = shared_.warnings.exchange(0, std::memory_order_relaxed);
+  const std::uint32_t warnings = takeWarnings();
   const auto episode = [&](std::int64_t& last) { return now_ - std::exchange(last, now_) > kEpisode; };
-  if ((warnings & kFlowsShed) != 0 && episode(shedAt_)) warn("flows-shed", "no room for more flows: new ones are reset, and of UDP those silent for longest end");
+  if ((warnings & kFlowsShed) != 0 && (episode(shedAt_) || now_ - shedTold_ > kShedAgain)) {
+    shedTold_ = now_;
+    warn("flows-shed", "no room for more flows (" + std::to_string(shared_.options.maxFlows) + " at once, or what descriptors last for): new ones are reset, and of UDP those silent for longest end; so far " +
+                           std::to_string(shared_.shed.load(std::memory_order_relaxed)));
+  }
   if ((warnings & kDatagramsLost) != 0 && episode(lostAt_)) warn("datagrams-lost", "first datagrams of flows came faster than they were taken, and some were lost");
   if ((warnings & kLoopRefused) != 0 && episode(loopAt_)) {
     warn("loop-refused", "the relay's own connection came back to it and was refused: something removed or overtook the rule that lets it pass");

@@ -1,6 +1,7 @@
 // The relay's main thread after its start: answers the helper, tells it what changed, ends everything.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -26,6 +27,7 @@ class Controller {
   void onLine(const std::string& line);
   void answerPings();
   void tellFlows();
+  [[nodiscard]] std::uint32_t takeWarnings();
   void tellWarnings();
   void tellRecording();
   void warn(std::string_view code, std::string_view message);
@@ -47,7 +49,9 @@ class Controller {
   std::uint64_t lastPing_ = 0;
   Counters told_;
   std::int64_t now_ = 0, toldAt_ = 0;
+  std::array<std::int64_t, kWarnings> hearAt_{};       // by Warning's bit: until then one that is set stays so and wakes nobody
   std::int64_t shedAt_, loopAt_, unsureAt_, lostAt_;   // when last seen: a warning is of an episode
+  std::int64_t shedTold_ = 0;
   Recording recording_;
   bool ended_ = false;
 };

@@ -4,13 +4,16 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "net/descriptor_room.h"
 #include "net/own_ports.h"
+#include "net/resting_ports.h"
 #include "net/socket_options.h"
 #include "net/udp_message.h"
 #include "net/udp_socket.h"
@@ -35,19 +38,26 @@ void askForPort(int fd, std::uint16_t port) {
 }
 
 // Makes a socket, binds it and connects it. `make` gives one of the transport, not yet marked; -1 with errno else.
-// With a port of our own (net/own_ports.h): asked for of connect(), or, `binds` times, tried in bind().
-template <typename Make, typename Prepare>
-Upstream reach(const UpstreamRequest& request, bool deal, int binds, Make make, Prepare prepare) {
+// With a port of our own (net/own_ports.h): asked for of connect(), or, `binds` times, tried in bind(). `fits`: whether a port that the kernel chose will do.
+template <typename Make, typename Prepare, typename Fits>
+Upstream reach(const UpstreamRequest& request, bool deal, int binds, Make make, Prepare prepare, Fits fits) {
   const int family = request.server.family();
   const bool spoof = request.spoof && !request.local;
   // Towards a service here the client's port is the relay's other connection's.
   bool exact = spoof && request.keepPort && !request.ownServer;
-  Descriptor refused;  // keeps its port away from the next try
+  std::vector<Upstream> unfit;  // keep their ports away from the next try; where there is no other, the first one has to do
+  const auto done = [&](Upstream result) {
+    if (result.fd < 0 && !unfit.empty()) std::swap(result, unfit.front());
+    for (const Upstream& other : unfit) {
+      if (other.fd >= 0) ::close(other.fd);
+    }
+    return result;
+  };
   for (int attempt = 0;; ++attempt) {
     Upstream result;
-    const auto fail = [&]() -> Upstream& {
+    const auto fail = [&] {
       result.error = errno;
-      return result;
+      return done(result);
     };
     Descriptor fd = make(family);
     if (!fd) return fail();
@@ -75,12 +85,10 @@ Upstream reach(const UpstreamRequest& request, bool deal, int binds, Make make, 
     }
     socklen_t length = sizeof result.local.storage;
     if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&result.local.storage), &length) != 0) return fail();
-    if (spoof && !exact && attempt < 5 && result.local.port() == request.client.port()) {
-      refused = std::move(fd);
-      continue;
-    }
     result.fd = fd.release();
-    return result;
+    const bool fit = exact || (spoof ? result.local.port() != request.client.port() : fits(result.local));
+    if (fit || attempt >= 5) return done(result);
+    unfit.push_back(result);
   }
 }
 
@@ -97,7 +105,7 @@ Upstream openUpstream(const UpstreamRequest& request) {
     imitate(fd, request);
     if (!request.server.v4()) setOption(fd, SOL_IPV6, IPV6_RECVTCLASS, 1);
     if (request.lateAck) setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 0);
-  });
+  }, [](const Endpoint&) { return true; });
 }
 
 void ackNow(int fd) { setOption(fd, IPPROTO_TCP, TCP_QUICKACK, 1); }
@@ -114,7 +122,7 @@ void answerInKind(int upstream, int client) {
 }
 
 Upstream openUdpUpstream(const UpstreamRequest& request) {
-  return reach(request, false, 4, makeUdpFlowSocket, [](int) {});
+  return reach(request, false, 4, makeUdpFlowSocket, [](int) {}, [&](const Endpoint& own) { return !restingUdpPorts().rests(own.port(), request.server); });
 }
 
 Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {

@@ -94,15 +94,8 @@ void Worker::begin(int fd, const Endpoint& client) {
     shared_.warn(kLoopRefused);
     return close(flow, CloseReason::kFailed, ClosedBy::kGate);
   }
-  if (!room) {
-    shared_.warn(kFlowsShed);
-    return close(flow, CloseReason::kShed, ClosedBy::kGate);
-  }
-
-  if (!watch(flow, kClient)) {
-    shared_.warn(kFlowsShed);
-    return close(flow, CloseReason::kShed, ClosedBy::kGate);
-  }
+  if (!room) return close(flow, CloseReason::kShed, ClosedBy::kGate);
+  if (!watch(flow, kClient)) return close(flow, CloseReason::kShed, ClosedBy::kGate);
   if (via == nullptr) return goStraight(flow, depth);
   flow.via = std::move(via);
   if (!flow.local) return handTo(flow, *flow.via);
@@ -113,10 +106,7 @@ void Worker::begin(int fd, const Endpoint& client) {
 void Worker::goStraight(Flow& flow, std::uint8_t depth) { launch(flow, connectUpstream(flow, depth)); }
 
 void Worker::launch(Flow& flow, const Upstream& upstream) {
-  if (upstream.fd < 0 ? exhausted(upstream.error) : !watch(flow, kServer)) {
-    shared_.warn(kFlowsShed);
-    return close(flow, CloseReason::kShed, ClosedBy::kGate);
-  }
+  if (upstream.fd < 0 ? exhausted(upstream.error) : !watch(flow, kServer)) return close(flow, CloseReason::kShed, ClosedBy::kGate);
   if (flow.greeting) {
     if (upstream.fd < 0) return close(flow, CloseReason::kFailed, ClosedBy::kGate);
     if (upstream.connected) greet(flow);
@@ -134,10 +124,7 @@ void Worker::adopt(Flow& flow, const Held& held, bool room) {
   flow.upstreamEnd = held.upstreamEnd;
   track_.opened(flow.record, scopeOf(flow.local, flow.record.server, own_), held.asked);
   if (held.program) track_.program(flow.record, *held.program, now_);
-  if (!room || !watch(flow, kServer) || !watch(flow, kClient)) {
-    shared_.warn(kFlowsShed);
-    return close(flow, CloseReason::kShed, ClosedBy::kGate);
-  }
+  if (!room || !watch(flow, kServer) || !watch(flow, kClient)) return close(flow, CloseReason::kShed, ClosedBy::kGate);
   onConnected(flow, held.connected);
 }
 
@@ -188,7 +175,10 @@ void Worker::shed(int listener) {
   if (!reserve_) return pauseListeners();
   reserve_.reset();
   const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd >= 0) ::close(fd);  // linger is armed: a reset
+  if (fd >= 0) {
+    shared_.countShed();
+    ::close(fd);  // linger is armed: a reset
+  }
   reserve_.reset(::eventfd(0, EFD_CLOEXEC));
   if (fd < 0 || !reserve_) pauseListeners();
 }

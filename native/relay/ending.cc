@@ -48,6 +48,7 @@ void Worker::closeSockets(Flow& flow) {
 void Worker::close(Flow& flow, CloseReason reason, ClosedBy by) {
   flow.reason = reason;
   flow.by = by;
+  if (reason == CloseReason::kShed) shared_.countShed();
   if (flow.awaiting && by != ClosedBy::kClient && by != ClosedBy::kGate && reason != CloseReason::kFinished) {
     flow.state = FlowState::kCondemned;  // the program would be gone before the witness could look
     return;

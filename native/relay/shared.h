@@ -21,6 +21,7 @@
 namespace sluice {
 
 enum Warning : std::uint32_t { kFlowsShed = 1, kLoopRefused = 2, kWitnessLost = 4, kDatagramsLost = 8, kHandOverUnsure = 16 };
+inline constexpr std::size_t kWarnings = 5;
 
 struct RelayOptions {
   std::uint32_t uplinkMark = 0;
@@ -46,7 +47,8 @@ struct RelayShared {
   std::atomic<std::uint64_t> nextId{1};
   std::atomic<std::uint32_t> active{0};    // flows of all threads
   std::atomic<int> witness{-1};            // channel to the witness; -1: nobody to ask
-  std::atomic<std::uint32_t> warnings{0};  // Warning bits, taken by the control loop
+  std::atomic<std::uint32_t> warnings{0};  // Warning bits, taken by the control loop; it leaves one set for a while, so that a flood does not wake it each time
+  std::atomic<std::uint64_t> shed{0};      // flows for which there was no room, or that made room
   std::atomic<bool> changed{false};        // a counter did, since the control loop last looked
   Descriptor wake{::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};  // of the control loop
 
@@ -56,6 +58,10 @@ struct RelayShared {
   }
   void warn(Warning warning) {
     if ((warnings.fetch_or(warning, std::memory_order_relaxed) & warning) == 0) wakeControl();
+  }
+  void countShed() {
+    shed.fetch_add(1, std::memory_order_relaxed);
+    warn(kFlowsShed);
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "net/resting_ports.h"
 #include "net/udp_socket.h"
 #include "relay/udp_relay.h"
 
@@ -32,6 +33,7 @@ void UdpRelay::touch(UdpFlow& flow) {
 void UdpRelay::close(UdpFlow& flow, CloseReason reason, ClosedBy by) {
   if (flow.dead) return;
   flow.dead = true;
+  if (reason == CloseReason::kShed) shared_.countShed();
   if (flow.listed) byAge_[static_cast<std::size_t>(flow.kind)].remove(flow);
   if (flow.busy) {
     busy_.remove(flow);
@@ -39,7 +41,10 @@ void UdpRelay::close(UdpFlow& flow, CloseReason reason, ClosedBy by) {
   }
   if (flow.fresh) std::erase(fresh_[flow.record.server.v4() ? 0 : 1], &flow);
   if (flow.awaiting) awaiting_.erase(token(flow));
-  if (flow.inUpstreams) shared_.udpUpstreams.erase(flow.upstream);
+  if (flow.inUpstreams) {
+    shared_.udpUpstreams.erase(flow.upstream);
+    restingUdpPorts().ended(flow.upstreamEnd.port(), flow.record.server);
+  }
   shared_.udpOwners.release(flow.key);
   for (const Side side : {kClient, kServer}) {
     if (flow.fd[side] < 0) continue;
@@ -54,7 +59,6 @@ void UdpRelay::close(UdpFlow& flow, CloseReason reason, ClosedBy by) {
 }
 
 bool UdpRelay::shedOldest() {
-  shared_.warn(kFlowsShed);
   UdpFlow* oldest = nullptr;
   for (const auto& list : byAge_) {
     UdpFlow* const first = list.first();

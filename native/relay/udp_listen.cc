@@ -158,7 +158,6 @@ UdpFlow* UdpRelay::open(const UpstreamSet::Key& key, const Endpoint& client, con
     const CloseReason reason = refusalOf(error);
     flow.record.lost[0] += countOf(pieces);
     if (reason == CloseReason::kUnreachable) tellError(server, hostUnreachable(server.family()), {client, server, pieces[0].bytes.size(), pieces[0].bytes});
-    if (reason == CloseReason::kShed) shared_.warn(kFlowsShed);
     close(flow, reason, reason == CloseReason::kShed ? ClosedBy::kGate : ClosedBy::kNone);
     return nullptr;
   }
@@ -190,6 +189,7 @@ void UdpRelay::brief(UdpFlow& flow, std::span<const UdpPiece> pieces, CloseReaso
   } else {
     flow.record.lost[0] += countOf(pieces);
   }
+  if (reason == CloseReason::kShed) shared_.countShed();
   track_.closed(flow.record, reason, ClosedBy::kGate, surroundings_.now);
 }
 
@@ -235,10 +235,7 @@ void UdpRelay::watchFresh(std::size_t family) {
   fresh.swap(fresh_[family]);
   for (UdpFlow* flow : fresh) {
     flow->fresh = false;
-    if (!watch(*flow, kClient, EPOLLIN, EPOLL_CTL_ADD)) {
-      shared_.warn(kFlowsShed);
-      close(*flow, CloseReason::kShed, ClosedBy::kGate);
-    }
+    if (!watch(*flow, kClient, EPOLLIN, EPOLL_CTL_ADD)) close(*flow, CloseReason::kShed, ClosedBy::kGate);
   }
 }
 

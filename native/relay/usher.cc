@@ -228,7 +228,7 @@ void Usher::release(Pending& pending) {
 
 void Usher::refuse(Pending& pending) {
   const CloseReason reason = refusalOf(pending.error);
-  if (reason == CloseReason::kShed) shared_.warn(kFlowsShed);
+  if (reason == CloseReason::kShed) shared_.countShed();
   // Silence is answered by silence: a client whose server says nothing waits as long as it likes.
   const bool silent = reason == CloseReason::kTimedOut;
   if (!silent && !sender_.unreachable(pending.syn, pending.error)) sender_.reset(pending.syn);

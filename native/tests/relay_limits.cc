@@ -75,6 +75,44 @@ void maximum() {
   CHECK_EQ(std::count_if(closed.begin(), closed.end(), [](const Json& fact) { return Relay::text(fact, "reason") == "shed"; }), 7);
 }
 
+// How often its first thread, which speaks with the helper, went to sleep.
+std::int64_t sleeps(pid_t pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/task/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("voluntary_ctxt_switches:")) return std::stoll(line.substr(24));
+  }
+  check::fail(__FILE__, __LINE__, "no voluntary_ctxt_switches");
+}
+
+// Each of a flood is told, and in the record; the helper is told once, and who tells it does not wake for each.
+void flooded() {
+  constexpr std::int64_t kFlood = 2000;
+  RelaySettings settings;
+  settings.maxFlows = 1;
+  Relay relay(settings);
+  Server server;
+  const Descriptor client = connectTo(kServer);
+  server.take(1);
+  const std::int64_t before = sleeps(relay.pid()), began = milliseconds();
+  for (std::int64_t i = 0; i < kFlood; ++i) isTold();
+  const std::int64_t after = sleeps(relay.pid());
+  std::printf("a flood of %lld: the control thread slept %lld times\n", static_cast<long long>(kFlood), static_cast<long long>(after - before));
+  const std::int64_t took = milliseconds() - began;
+  CHECK(after - before < kFlood / 4 + took / 50);  // counters are told five times a second
+  std::string message;
+  while (message.empty()) {
+    if (const Json news = relay.read(); Relay::text(news, "code") == "flows-shed") message = Relay::text(news, "message");
+  }
+  CHECK(message.starts_with("no room for more flows (1 at once"));
+  const std::int64_t told = std::stoll(message.substr(message.rfind(' ') + 1));
+  CHECK(told >= 1 && told <= kFlood);
+  CHECK_EQ(Relay::number(relay.ping(), "total"), kFlood + 1);
+  CHECK(std::count(relay.warnings().begin(), relay.warnings().end(), "flows-shed") <= 1 + took / 5000);  // a pause of five seconds ends an episode
+  works(client, server.accepted[0]);
+  const auto closed = facts(relay.finish(), "close");
+  CHECK_EQ(std::count_if(closed.begin(), closed.end(), [](const Json& fact) { return Relay::text(fact, "reason") == "shed"; }), kFlood);
+}
+
 // So few descriptors that no flow can be made any more: whoever comes is told by whichever thread, however often, and the record has each of them.
 void descriptors(unsigned threads) {
   RelaySettings settings;
@@ -225,6 +263,7 @@ void idleMemory() {
 int main() {
   becomeMachine();
   maximum();
+  flooded();
   descriptors(1);
   descriptors(2);
   descriptors(4);

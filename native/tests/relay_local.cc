@@ -1,4 +1,6 @@
 // Flows of this machine's own programs: what goes in at one end comes out at the other, and so does every kind of end.
+#include <iterator>
+
 #include "relay_lab.h"
 
 using namespace lab;
@@ -16,6 +18,21 @@ Pair joined(const Descriptor& listener, const Endpoint& server) {
   pair.client = connectTo(server);
   pair.server = acceptFrom(listener);
   return pair;
+}
+
+// Segments that this machine's TCP has sent again so far, whoever's (RFC 4022).
+std::int64_t sentAgain() {
+  std::ifstream file("/proc/thread-self/net/snmp");
+  std::vector<std::vector<std::string>> lines;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("Tcp:")) continue;
+    std::istringstream in(line);
+    lines.emplace_back(std::istream_iterator<std::string>(in), std::istream_iterator<std::string>());
+  }
+  CHECK_EQ(lines.size(), 2U);
+  const auto name = std::find(lines[0].begin(), lines[0].end(), "RetransSegs");
+  CHECK(name != lines[0].end());
+  return std::stoll(lines[1].at(static_cast<std::size_t>(name - lines[0].begin())));
 }
 
 void echo(const Endpoint& address) {
@@ -44,12 +61,14 @@ void echo(const Endpoint& address) {
   CHECK_EQ(payload(record, true), "question");
   CHECK_EQ(payload(record, false), "the answer");
   const Json closed = facts(record, "close")[0];
+  // None, unless this machine was too busy to acknowledge in time.
+  const std::int64_t again = sentAgain();
   for (const char* name : {"clientLeg", "serverLeg"}) {
     const Json* leg = closed.member(name);
     CHECK(leg != nullptr);
     CHECK(Relay::number(*leg, "rtt") > 0 && Relay::number(*leg, "rtt") < kPatience * 1'000'000);
     CHECK(Relay::number(*leg, "minRtt") <= Relay::number(*leg, "rtt"));
-    CHECK_EQ(Relay::number(*leg, "retransmits"), 0);
+    CHECK(Relay::number(*leg, "retransmits") <= again);
     CHECK(Relay::number(*leg, "mss") >= 536);
   }
 }
@@ -204,15 +223,19 @@ void slowReaderIsDrained() {
   checkClosed(relay.finish(), "finished", "client");
 }
 
-std::int64_t residentKiB(pid_t pid) {
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6));
+// Its own memory, without the recorder's: that is bounded by itself, and large pages (flag "hg", proc(5)) come and go by two mebibytes as the kernel finds them. Pages of programs do
+// likewise when memory is scarce, so they do not count either.
+std::int64_t ownKiB(pid_t pid) {
+  std::ifstream maps("/proc/" + std::to_string(pid) + "/smaps");
+  std::int64_t sum = 0, anonymous = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.starts_with("Anonymous:")) anonymous = std::stoll(line.substr(10));
+    if (line.starts_with("VmFlags:") && line.find(" hg") == std::string::npos) sum += anonymous;
   }
-  check::fail(__FILE__, __LINE__, "no VmRSS");
+  CHECK(sum > 0);
+  return sum;
 }
 
-// A peer that reads nothing stops the other one; the relay holds a buffer and no more.
 // Both sides of a silent flow are asked every minute whether they are there: no translator on the way forgets it.
 void keepAlive() {
   Relay relay;
@@ -234,6 +257,7 @@ void keepAlive() {
   relay.finish();
 }
 
+// A peer that reads nothing stops the other one; the relay holds a buffer and no more.
 void frozenPeer() {
   RelaySettings settings;
   settings.payload = false;
@@ -241,7 +265,7 @@ void frozenPeer() {
   const Descriptor listener = listenAt(kServer4);
   std::vector<Pair> flows;
   for (int i = 0; i < 8; ++i) flows.push_back(joined(listener, kServer4));
-  const std::int64_t before = residentKiB(relay.pid());
+  const std::int64_t before = ownKiB(relay.pid());
   const std::string block = noise(1U << 20U, 6);
   std::int64_t written = 0;
   for (const Pair& flow : flows) {
@@ -257,7 +281,7 @@ void frozenPeer() {
   }
   CHECK(written > 8 * 100000);
   CHECK_EQ(relay.active(), 8);
-  const std::int64_t grown = residentKiB(relay.pid()) - before;
+  const std::int64_t grown = ownKiB(relay.pid()) - before;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   (void)grown;  // shadow memory counts too
 #else

@@ -242,6 +242,45 @@ void crowd() {
   CHECK_EQ(asked, answered);
 }
 
+// What a server has to say to a flow that has ended reaches no later one: the relay does not take the same port towards it at once. Where there is no other it does.
+void lateAnswer(const Endpoint& server) {
+  const std::string path = "/proc/sys/net/ipv4/ip_local_port_range";
+  std::string usual;
+  std::getline(std::ifstream(path), usual);
+  std::ofstream(path) << "40000 40003";
+  Relay relay(withUdp(1, 1));
+  const Descriptor serving = serveAt(server, true);
+  std::vector<Descriptor> clients;
+  // Of ports of their own: all that the kernel deals are the relay's.
+  const auto ask = [&] {
+    Descriptor client = datagramSocket(server.family());
+    Endpoint own = server, seen;
+    own.setPort(static_cast<std::uint16_t>(50000 + clients.size()));
+    CHECK_EQ(bind(client.get(), own.raw(), own.size()), 0);
+    CHECK_EQ(connect(client.get(), server.raw(), server.size()), 0);
+    say(client, "x");
+    CHECK_EQ(hear(serving, &seen), "x");
+    clients.push_back(std::move(client));
+    return seen;
+  };
+  const Endpoint first = ask();
+  awaitFlows(relay, 0);
+  std::vector<Endpoint> later;
+  for (int i = 0; i < 3; ++i) {
+    later.push_back(ask());
+    CHECK(later.back().port() != first.port());
+  }
+  sayTo(serving, first, "late");
+  for (std::size_t i = 0; i < later.size(); ++i) {
+    sayTo(serving, later[i], "yours");
+    CHECK_EQ(hear(clients[i + 1]), "yours");
+  }
+  CHECK_EQ(ask().port(), first.port());
+  CHECK_EQ(Relay::number(relay.ping(), "total"), 5);
+  relay.finish();
+  std::ofstream(path) << usual;
+}
+
 // Speaking to the relay itself is speaking to nobody.
 void direct() {
   Relay relay(withUdp());
@@ -291,6 +330,7 @@ int main() {
   manyEndings("quit", 8092);
   manyEndings("end of input", 8093);
   slowReader();
+  for (const std::string address : {"203.0.113.2", "2001:db8:2::2"}) lateAnswer(at(address, 8097));
   crowd();
   direct();
   portTaken();

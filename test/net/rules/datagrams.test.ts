@@ -154,6 +154,17 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       expect(await relay.total()).toBe(2)
     })
 
+    // There is no binding and connecting at once. For that moment a socket is bound to the server and is anybody's: here it stays so.
+    test('a datagram goes past a transparent socket that is bound to its server and not connected yet, to the relay', async () => {
+      await open({ tcp: '', udp: armed })
+      const [kind, host] = family === 'ipv4' ? ['UDP4', server] : ['UDP6', `[${server}]`]
+      const bound = lab.spawn('router', ['socat', '-u', `${kind}-RECV:${armed},bind=${host},ip-transparent,reuseaddr`, 'STDOUT'])
+      running.add(bound)
+      await expect.poll(async () => (await lab.exec('router', ['ss', '-Huan', `sport = :${armed}`])).stdout, { timeout: 20_000, interval: 50 }).toContain(`${host}:${armed}`)
+      for (const place of ['client', 'router'] as const) expect(await ask(place, server, armed)).toMatchObject({ ok: true, server: 'far', relayed: true })
+      expect(bound.output()).toBe('')
+    })
+
     test('what a resolver on every address of this machine hears is its own', async () => {
       await serve('router', 'near', armed, family === 'ipv4' ? '0.0.0.0' : '::').then((each) => running.add(each))
       await open({ tcp: '', udp: armed })
