@@ -11,7 +11,7 @@ const usage = `npm run bench: the relay side by side with plain forwarding, HAPr
 
 npm run soak: thousands of flows with churn for minutes, every byte checked at both ends; --udp, --ipv6 and --local are percents of them.
 
-  npm run soak -- [--minutes 3] [--flows 5000] [--udp 0] [--ipv6 50] [--local 0] [--threads 2] [--seed 1] [--no-payload] [--relay PROGRAM]
+  npm run soak -- [--minutes 3] [--flows 5000] [--udp 20] [--ipv6 50] [--local 30] [--threads 2] [--seed 1] [--no-payload] [--relay PROGRAM]
   npm run soak -- --short 1000000 [--flows 256] ...    so many short connections, as fast as they go, each exact in the record
 
 npm run cost: what the gate itself costs on each backend: how long opening takes, and what a packet pays for a thousand ports and five hundred exclusions.

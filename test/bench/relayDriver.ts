@@ -66,6 +66,8 @@ export async function startRelay(options: RelayOptions): Promise<RunningProxy> {
         else setTimeout(ask, 50)
       })
       const ask = (): void => void control.write('{"type":"ping","id":1}\n')
+      // Nobody speaks any more, so there is no need to be silent for as long.
+      if (options.udpIdle !== undefined) control.write('{"type":"udp","udpIdle":{"dns":1,"quic":1,"other":1},"refuse":[]}\n')
       ask()
     }),
     async stop() {

@@ -20,7 +20,7 @@ export interface SoakOptions {
   readonly payload: boolean
   /** Instead of `seconds`: so many connections in all, of a few bytes each, as fast as they go, `flows` at a time. */
   readonly short?: number
-  /** How many of a hundred flows are of UDP, over IPv6, of the router's own programs. Default: 0, 50, 0; of short ones, which are of TCP, 30 local. */
+  /** How many of a hundred flows are of UDP (never of short ones), over IPv6, of the router's own programs. Default: 20, 50, 30. */
   readonly shares?: Shares
   /** A relay built otherwise, say with a sanitizer, whose memory says nothing then. */
   readonly relay?: string
@@ -57,7 +57,7 @@ export interface SoakResult {
 }
 
 const port = 7002
-const defaultShares: Shares = { udp: 0, ipv6: 50, local: 0 }
+const defaultShares: Shares = { udp: 20, ipv6: 50, local: 30 }
 /** Seconds of silence that end a flow of UDP: longer than a client ever pauses, and few, as finished ones hold descriptors until then. */
 const udpIdle = 4
 /** What waits for the disk at most (RecorderOptions in native/capture/recorder.h); a busy disk may let it fill at any time. */
@@ -116,7 +116,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     for (const server of servers) await server.line((line) => line === 'ready')
 
     const began = performance.now()
-    const clients = splitFlows(flows, short === undefined ? (options.shares ?? defaultShares) : { ...(options.shares ?? { ...defaultShares, local: 30 }), udp: 0 }).map(({ place, family, transport, count, before: others }, index) => {
+    const clients = splitFlows(flows, { ...(options.shares ?? defaultShares), ...(short === undefined ? {} : { udp: 0 }) }).map(({ place, family, transport, count, before: others }, index) => {
       const verb = transport === 'udp' ? 'datagrams' : short === undefined ? 'run' : 'short'
       const much = short === undefined ? seconds : Math.floor((short * (others + count)) / flows) - Math.floor((short * others) / flows)
       return { transport, running: lab.spawn(place, [soak, verb, labAddresses[family].server, String(port), String(much), String(count), String(seed * 16 + index)]) }

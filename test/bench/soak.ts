@@ -11,7 +11,7 @@ import { runSoak } from './runSoak.ts'
  */
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { minutes: { type: 'string', default: '3' }, flows: { type: 'string' }, threads: { type: 'string', default: '2' }, seed: { type: 'string', default: '1' }, 'no-payload': { type: 'boolean', default: false },
-    short: { type: 'string' }, udp: { type: 'string', default: '0' }, ipv6: { type: 'string', default: '50' }, local: { type: 'string', default: '0' }, relay: { type: 'string' } } })
+    short: { type: 'string' }, udp: { type: 'string', default: '20' }, ipv6: { type: 'string', default: '50' }, local: { type: 'string', default: '30' }, relay: { type: 'string' } } })
   const minutes = Number(values.minutes)
   const short = values.short === undefined ? undefined : Number(values.short)
   const flows = Number(values.flows ?? (short === undefined ? '5000' : '256'))

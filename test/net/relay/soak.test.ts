@@ -14,11 +14,12 @@ const soak = async (options: Omit<SoakOptions, 'folder' | 'threads' | 'say'>): P
   }
 }
 
-test.each([true, false])('300 flows of both families with churn, half-closes, stalls and resets; every byte checked at both ends (payload kept: %s)', async (payload) => {
-  const result = await soak({ seconds: 6, flows: 300, seed: payload ? 1 : 2, payload })
+test.each([true, false])('300 flows of TCP and UDP, of both families, of devices and local programs, with churn, half-closes, stalls and resets; every byte checked at both ends (payload kept: %s)', async (payload) => {
+  const result = await soak({ seconds: 5, flows: 300, seed: payload ? 1 : 2, payload })
   expect(result.problems).toEqual([])
-  expect(result.most).toBe(300)
-  expect(result.whole).toBeGreaterThan(300)
+  expect(result.most).toBe(240)
+  expect(result.whole).toBeGreaterThan(240)
+  expect(result.udp.whole).toBeGreaterThanOrEqual(60)
   expect(result.broken).toBeGreaterThan(0)
 }, 180_000)
 
