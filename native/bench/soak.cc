@@ -1,7 +1,8 @@
 // Endurance of what stands between two ends: many flows at once, coming and going, every byte checked at both ends.
 //
 //   sluice-soak serve ADDRESS PORT
-//   sluice-soak run|datagrams ADDRESS PORT SECONDS FLOWS SEED
+//   sluice-soak run ADDRESS PORT SECONDS FLOWS SEED
+//   sluice-soak datagrams ADDRESS PORT SECONDS FLOWS SEED IDLE
 //   sluice-soak short ADDRESS PORT COUNT FLOWS SEED
 //
 // A flow begins with 24 bytes from the client: a seed, how many bytes go up, how many come down. Each side sends its bytes, made of the seed, and checks what
@@ -9,7 +10,7 @@
 // byte that all was right, and ends its half. What a flow does besides is drawn from the seed: sit idle in the middle, end a half early, stop reading for a
 // while, or reset at some point, which the other side must see as a reset or a failure and never as a clean end in the middle. `run` keeps FLOWS of them
 // going for SECONDS, then lets all end, and prints one line of JSON; it fails on the first wrong byte, and so does `serve`, which prints its sums when its input ends.
-// `short` opens and ends COUNT flows of a few bytes as fast as they go, FLOWS at a time. `datagrams` does with flows of UDP what `run` does (soak_datagrams.h).
+// `short` opens and ends COUNT flows of a few bytes as fast as they go, FLOWS at a time. `datagrams` does with flows of UDP what `run` does (soak_datagrams.h); IDLE seconds of silence may end one on the way.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -346,8 +347,8 @@ int run(const sockaddr_in6& address, socklen_t size, double seconds, std::uint64
   return 0;
 }
 
-int ask(const sockaddr_in6& address, socklen_t size, double seconds, std::size_t flows, std::uint64_t seed) {
-  soak::Askers askers(address, size, flows, seed);
+int ask(const sockaddr_in6& address, socklen_t size, double seconds, std::size_t flows, std::uint64_t seed, std::int64_t idle) {
+  soak::Askers askers(address, size, flows, seed, idle);
   askers.run(seconds);
   const soak::DatagramSums& sums = askers.sums;
   std::printf("{\"begun\":%llu,\"whole\":%llu,\"datagrams\":%llu,\"bytes\":%llu,\"resent\":%llu,\"refused\":%llu,\"late\":%llu}\n", static_cast<unsigned long long>(sums.begun), static_cast<unsigned long long>(sums.whole),
@@ -374,5 +375,5 @@ int main(int count, char** words) {
   const std::uint64_t seed = std::strtoull(words[6], nullptr, 10);
   if (verb == "run") return run(address, size, std::atof(words[4]), 0, flows, seed);
   if (verb == "short") return run(address, size, 0, std::strtoull(words[4], nullptr, 10), flows, seed);
-  return verb == "datagrams" ? ask(address, size, std::atof(words[4]), flows, seed) : 2;
+  return verb == "datagrams" && count == 8 ? ask(address, size, std::atof(words[4]), flows, seed, std::atoi(words[7]) * 1000) : 2;
 }

@@ -10,6 +10,7 @@
 #include <array>
 #include <queue>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "soak_making.h"
@@ -73,7 +74,9 @@ inline void answerAll(int fd, DatagramSums& sums) {
 
 class Askers {
  public:
-  Askers(const sockaddr_in6& address, socklen_t size, std::size_t flows, std::uint64_t seed) : address_(address), size_(size), next_(seed << 32U), flows_(flows), epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
+  // `idle`: milliseconds of silence until what is between the ends may let go of a flow, and of its port.
+  Askers(const sockaddr_in6& address, socklen_t size, std::size_t flows, std::uint64_t seed, std::int64_t idle)
+      : address_(address), size_(size), next_(seed << 32U), flows_(flows), idle_(idle), epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
 
   void run(double seconds) {
     const std::int64_t until = nowMs() + static_cast<std::int64_t>(seconds * 1000);
@@ -175,8 +178,10 @@ class Askers {
       }
       if (got < 0 || static_cast<std::size_t>(got) > buffer.size()) fail("flow " + std::to_string(flow.head.seed) + " broke, which nobody had asked for");
       const Question head = checkDatagram(std::span(buffer).first(static_cast<std::size_t>(got)), true);
-      // A port is given anew, and what was asked twice may be answered after the flow: to the port, as on any network. Whatever goes to another port was led astray.
-      if (head.port == flow.head.port && head.seed < flow.head.seed) {
+      // A port is given anew, and what was asked twice may be answered after the flow: to the port, as on any network. That of the flow's own, or, of one that ended long ago, that by which the
+      // server knew it. Whatever else goes to another port was led astray.
+      const auto over = ended_.find(head.seed);
+      if (over != ended_.end() && (head.port == flow.head.port || nowMs() - over->second >= idle_)) {
         ++sums.late;
         continue;
       }
@@ -194,6 +199,7 @@ class Askers {
         continue;
       }
       ++sums.whole;
+      ended_.emplace(flow.head.seed, nowMs());
       ::close(flow.fd);
       --open_;
       ++flow.turn;
@@ -206,6 +212,8 @@ class Askers {
   socklen_t size_;
   std::uint64_t next_;
   std::vector<Flow> flows_;
+  std::unordered_map<std::uint64_t, std::int64_t> ended_;  // when
+  std::int64_t idle_;
   int epoll_;
   std::size_t open_ = 0;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;

@@ -1,7 +1,7 @@
-// Ports of the relay's own that a flow of UDP has just let go of.
+// Ports of this machine that a flow of UDP has just let go of.
 //
-// Towards the server of a local program's flow the relay has the program's address and whatever port the kernel deals it, at random. The same port again, soon and towards the same server, and
-// what that server still had to say to the flow before would reach the next one. TCP has TIME_WAIT against this, UDP nothing; so such a port is left alone for a while.
+// Towards the server of a local program's flow the relay has the program's address and whatever port the kernel deals it, at random. If a flow had it lately towards the same server, at either of
+// its ends here, then what that server still had to say to it would reach the next one. TCP has TIME_WAIT against this, UDP nothing; so such a port is left alone for a while.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@
 
 namespace sluice {
 
-// Of all threads. A port has one place: whoever had it last, towards whichever server, since no later flow can have had it before that one's end.
+// Of all threads. A port has one place, for the server that was spoken to from it last.
 class RestingPorts {
  public:
   static constexpr std::uint32_t kRest = 30;  // seconds: as long as conntrack remembers a datagram that nobody answered

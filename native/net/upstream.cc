@@ -13,7 +13,6 @@
 
 #include "net/descriptor_room.h"
 #include "net/own_ports.h"
-#include "net/resting_ports.h"
 #include "net/socket_options.h"
 #include "net/udp_message.h"
 #include "net/udp_socket.h"
@@ -121,8 +120,8 @@ void answerInKind(int upstream, int client) {
   if (tos != 0) setOption(client, SOL_IPV6, IPV6_TCLASS, tos);
 }
 
-Upstream openUdpUpstream(const UpstreamRequest& request) {
-  return reach(request, false, 4, makeUdpFlowSocket, [](int) {}, [&](const Endpoint& own) { return !restingUdpPorts().rests(own.port(), request.server); });
+Upstream openUdpUpstream(const UpstreamRequest& request, const std::function<bool(const Endpoint&)>& fits) {
+  return reach(request, false, 4, makeUdpFlowSocket, [](int) {}, fits);
 }
 
 Upstream openProxy(const Endpoint& proxy, std::uint32_t mark) {

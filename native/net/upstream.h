@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "net/endpoint.h"
@@ -40,8 +41,8 @@ void ackNow(int fd);
 // net/ipv4/tcp_ipv4.c sets rcv_tos in tcp_v4_syn_recv_sock() and nowhere else).
 void answerInKind(int upstream, int client);
 
-// The same for a flow of UDP: connected at once, its errors told with what ICMP said.
-Upstream openUdpUpstream(const UpstreamRequest& request);
+// The same for a flow of UDP: connected at once, its errors told with what ICMP said. `fits`: whether an end that the kernel chose will do; where none does, one that does not is taken.
+Upstream openUdpUpstream(const UpstreamRequest& request, const std::function<bool(const Endpoint&)>& fits);
 
 // Begins a connection to a proxy a person chose: from whatever address the route gives, so that its answers come back here.
 Upstream openProxy(const Endpoint& proxy, std::uint32_t mark);

@@ -44,6 +44,7 @@ void UdpRelay::close(UdpFlow& flow, CloseReason reason, ClosedBy by) {
   if (flow.inUpstreams) {
     shared_.udpUpstreams.erase(flow.upstream);
     restingUdpPorts().ended(flow.upstreamEnd.port(), flow.record.server);
+    if (flow.local) restingUdpPorts().ended(flow.record.client.port(), flow.record.server);
   }
   shared_.udpOwners.release(flow.key);
   for (const Side side : {kClient, kServer}) {

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "net/resting_ports.h"
 #include "net/udp_socket.h"
 #include "net/upstream.h"
 #include "relay/refusal.h"
@@ -197,8 +198,10 @@ int UdpRelay::makeSockets(UdpFlow& flow, std::uint8_t depth) {
   const Endpoint& client = flow.record.client;
   const Endpoint& server = flow.record.server;
   const UpstreamRequest request{client, server, flow.local, surroundings_.own.contains(server), true, shared_.options.uplinkMark};
-  Upstream upstream = openUdpUpstream(request);
-  if (upstream.fd < 0 && exhausted(upstream.error) && shedOldest()) upstream = openUdpUpstream(request);
+  // Not the port of a program's socket that has gone while its flow is known: what is still said to that would be heard here.
+  const auto fits = [&](const Endpoint& own) { return !restingUdpPorts().rests(own.port(), server) && !shared_.udpOwners.known(UpstreamSet::key(own, server)); };
+  Upstream upstream = openUdpUpstream(request, fits);
+  if (upstream.fd < 0 && exhausted(upstream.error) && shedOldest()) upstream = openUdpUpstream(request, fits);
   if (upstream.fd < 0) return upstream.error;
   flow.fd[kServer] = upstream.fd;
   flow.upstreamEnd = upstream.local;

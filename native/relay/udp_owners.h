@@ -19,6 +19,11 @@ class UdpOwners {
     const std::scoped_lock lock(shard.mutex);
     return shard.owners.try_emplace(key, thread).first->second;
   }
+  [[nodiscard]] bool known(const UpstreamSet::Key& key) {
+    Shard& shard = shardOf(key);
+    const std::scoped_lock lock(shard.mutex);
+    return shard.owners.contains(key);
+  }
   void release(const UpstreamSet::Key& key) {
     Shard& shard = shardOf(key);
     const std::scoped_lock lock(shard.mutex);

@@ -58,8 +58,8 @@ export interface SoakResult {
 
 const port = 7002
 const defaultShares: Shares = { udp: 20, ipv6: 50, local: 30 }
-/** Seconds of silence that end a flow of UDP: longer than a client ever pauses, and few, as finished ones hold descriptors until then. */
-const udpIdle = 4
+/** Seconds of silence that end a flow of UDP: much longer than a client ever pauses, and few, as finished ones hold descriptors until then. */
+const udpIdle = 6
 /** What waits for the disk at most (RecorderOptions in native/capture/recorder.h); a busy disk may let it fill at any time. */
 const recorderKib = 32 << 10
 /**
@@ -119,7 +119,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     const clients = splitFlows(flows, { ...(options.shares ?? defaultShares), ...(short === undefined ? {} : { udp: 0 }) }).map(({ place, family, transport, count, before: others }, index) => {
       const verb = transport === 'udp' ? 'datagrams' : short === undefined ? 'run' : 'short'
       const much = short === undefined ? seconds : Math.floor((short * (others + count)) / flows) - Math.floor((short * others) / flows)
-      return { transport, running: lab.spawn(place, [soak, verb, labAddresses[family].server, String(port), String(much), String(count), String(seed * 16 + index)]) }
+      return { transport, running: lab.spawn(place, [soak, verb, labAddresses[family].server, String(port), String(much), String(count), String(seed * 16 + index), ...(transport === 'udp' ? [String(udpIdle)] : [])]) }
     })
     const ended = Promise.all(clients.map(({ running }) => running.ended))
     const samples = await sample(ended, relay.pid, say)
