@@ -37,7 +37,7 @@ import { RelayLink, relayHandOver, requireFitting } from './relayLink.ts'
 import type { RelayNews } from './relayLink.ts'
 import { RuleWatch } from './ruleWatch.ts'
 import type { RuleWatchOptions } from './ruleWatch.ts'
-import { makeRuleKeeper, udpKnown } from './ruleKeeper.ts'
+import { HalfChange, makeRuleKeeper, udpKnown } from './ruleKeeper.ts'
 import type { RuleKeeper } from './ruleKeeper.ts'
 import { networkNamespace, readJournal, removeJournal, runFolder, writeJournal } from './runFolder.ts'
 import type { Journal } from './runFolder.ts'
@@ -362,7 +362,7 @@ export class OpenGate {
         if (this.#isIn('open')) await keeper.change(next.ruleSet, udpKnown, this.#giveUp.signal)
       } catch (error) {
         // One of them may have gone meanwhile; where units come and go all the time that may happen more than once.
-        if (tries < cgroupTries && !areCgroupsAsSeen(next)) continue
+        if (tries < cgroupTries && !(error instanceof HalfChange) && !areCgroupsAsSeen(next)) continue
         throw error
       }
       this.#applied = next
@@ -391,7 +391,7 @@ export class OpenGate {
     if (!lenient) this.#surroundings?.tellFirewallsAnew()
   }
 
-  /** Rejects with `not-open` unless open. What the kernel refused is not changed at all and the gate stays open. */
+  /** Rejects with `not-open` unless open. What the kernel refused is not changed at all and the gate stays open; it closes only where a part of it cannot be taken back. */
   change(request: ChangeRequest): Promise<ChangeResult> {
     return this.#inTurn(async () => {
       const begun = performance.now()
@@ -410,7 +410,8 @@ export class OpenGate {
       try {
         await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
       } catch (error) {
-        await this.#tellRelay(applied.plan, applied.plan.handOver)
+        if (error instanceof HalfChange) this.#collapse(error)
+        else await this.#tellRelay(applied.plan, applied.plan.handOver)
         throw error
       }
       this.#applied = next

@@ -66,6 +66,19 @@ export interface UdpBefore {
 /** Nothing has to be known: conntrack has been watching. */
 export const udpKnown: UdpBefore = { settle: 0, listOldUdp: () => Promise.resolve({ connected: [], ports: [] }) }
 
+/** A change was refused, and so was what takes back the part of it that had been done: the rules are neither the old ones nor the new. */
+export class HalfChange extends Failure {}
+
+/** @throws the refusal; HalfChange where going back fails as well */
+async function goBack(refusal: unknown, back: () => Promise<void>): Promise<never> {
+  try {
+    await back()
+  } catch (error) {
+    throw new HalfChange('rules-failed', 'a change of the rules was refused, and so was taking back what of it was done', [refusal, error].map((each) => (each instanceof Failure ? `${each.message}: ${each.detail ?? ''}` : String(each))).join('\n'))
+  }
+  throw refusal
+}
+
 export interface KeeperOptions extends UdpBefore {
   readonly relayPort: number
   /** nft tables may be owned by a process. */
@@ -167,11 +180,21 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
           arm = texts.arm
           state = 'taking'
         }
-        if (before.settle > 0) await shift(withoutUdp(next))
-        await settled(before.settle, signal)
-        const oldUdp = await before.listOldUdp()
-        await shift(next)
-        await run(renderNft(next, { ...rendering, oldUdp }).arm, { within: smallWithin })
+        const old = wanted
+        try {
+          if (before.settle > 0) await shift(withoutUdp(next))
+          await settled(before.settle, signal)
+          const oldUdp = await before.listOldUdp()
+          await shift(next)
+          await run(renderNft(next, { ...rendering, oldUdp }).arm, { within: smallWithin })
+        } catch (error) {
+          // Each step is a transaction of its own.
+          if (wanted === old || signal.aborted) throw error
+          return await goBack(error, async () => {
+            await shift(old)
+            await remember('taking')
+          })
+        }
         await remember('taking')
       }),
     remove: () =>
@@ -300,8 +323,10 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
       }
     } catch (error) {
       // Families are two transactions: what the first has done goes back, so that both say the same.
-      for (const tool of done) await shift(tool, to, from)
-      throw error
+      if (done.length === 0) throw error
+      return await goBack(error, async () => {
+        for (const tool of done) await shift(tool, to, from)
+      })
     }
     wanted = to
     drained = false
@@ -364,10 +389,17 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     change: (next, before, signal) =>
       queue(async () => {
         const old = wanted.oldUdp ?? { connected: [], ports: [] }
+        const whole = wanted
         if (before.settle > 0) await shiftAll({ ...wanted, ...leased(), ruleSet: withoutUdp(next) })
         await settled(before.settle, signal)
         const found = await before.listOldUdp()
-        await shiftAll({ ruleSet: next, oldUdp: { connected: [...old.connected, ...found.connected], ports: [...new Set([...old.ports, ...found.ports])] }, ...leased() })
+        try {
+          await shiftAll({ ruleSet: next, oldUdp: { connected: [...old.connected, ...found.connected], ports: [...new Set([...old.ports, ...found.ports])] }, ...leased() })
+        } catch (error) {
+          // The first step was a change of its own.
+          if (before.settle === 0 || signal.aborted || error instanceof HalfChange) throw error
+          return await goBack(error, () => shiftAll({ ...whole, ...leased() }))
+        }
         if (found.ports.length > 0) forgetAt = performance.now() + oldPortsFor * 1000
       }),
     remove: () => {
