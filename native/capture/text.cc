@@ -1,6 +1,11 @@
 #include "capture/text.h"
 
+#include <net/if.h>
+
+#include <algorithm>
+#include <cctype>
 #include <charconv>
+#include <cstring>
 
 namespace sluice {
 
@@ -25,6 +30,15 @@ void appendAny(std::string& out, Value value) {
   char text[24];
   const auto end = std::to_chars(text, text + sizeof text, value).ptr;
   out.append(text, end);
+}
+
+// Its name, as people write it (RFC 4007, 11.2); its number where it has gone, or bears a name that would need escaping.
+void appendZone(std::string& out, std::uint32_t interface) {
+  const auto plain = [](char letter) { return std::isalnum(static_cast<unsigned char>(letter)) != 0 || std::strchr("._-@", letter) != nullptr; };
+  char name[IF_NAMESIZE] = "";
+  out += '%';
+  if (if_indextoname(interface, name) != nullptr && name[0] != 0 && std::all_of(name, name + std::strlen(name), plain)) out += name;
+  else appendAny(out, std::uint64_t{interface});
 }
 
 }  // namespace
@@ -95,6 +109,7 @@ void appendNumber(std::string& out, std::int64_t value) { appendAny(out, value);
 void appendAddress(std::string& out, const Endpoint& endpoint) {
   if (!endpoint.v4()) {
     out += endpoint.address();
+    if (endpoint.linkLocal() && endpoint.scope() != 0) appendZone(out, endpoint.scope());
     return;
   }
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(&reinterpret_cast<const sockaddr_in*>(&endpoint.storage)->sin_addr);

@@ -24,7 +24,7 @@ void appendUtf8(std::string& out, std::string_view raw, std::size_t most);
 void appendNumber(std::string& out, std::uint64_t value);
 void appendNumber(std::string& out, std::int64_t value);
 
-// As Endpoint::address(), but without leaving for libc where it is IPv4: it stands in two facts of every flow.
+// As Endpoint::address(), but without leaving for libc where it is IPv4 (it stands in two facts of every flow), and a link-local one with its interface: fe80::1%eth0.
 void appendAddress(std::string& out, const Endpoint& endpoint);
 
 }  // namespace sluice

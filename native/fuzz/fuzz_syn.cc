@@ -8,11 +8,11 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
-  if (const auto logged = sluice::loggedPacket(bytes); logged && logged->size() > size) std::abort();
+  if (const auto logged = sluice::loggedPacket(bytes); logged && logged->bytes.size() > size) std::abort();
   // What one read gave is walked through to its end, and every packet lies in it.
   std::size_t at = 0, last = 0;
   while (const auto logged = sluice::nextLogged(bytes, at)) {
-    if (at <= last || logged->data() < bytes.data() || logged->data() + logged->size() > bytes.data() + size) std::abort();
+    if (at <= last || logged->bytes.data() < bytes.data() || logged->bytes.data() + logged->bytes.size() > bytes.data() + size) std::abort();
     last = at;
   }
   const auto syn = sluice::parseSyn(bytes);

@@ -104,6 +104,11 @@ bool AddressList::contains(const Endpoint& endpoint) const {
   return std::binary_search(addresses_.begin(), addresses_.end(), bytes);
 }
 
+bool AddressList::containsOnce(const Endpoint& endpoint) const {
+  const auto [first, last] = std::equal_range(addresses_.begin(), addresses_.end(), addressBytes(endpoint));
+  return last - first == 1;
+}
+
 OwnAddresses::OwnAddresses() : socket_(::socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE)) {
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;

@@ -24,10 +24,14 @@ class AddressList {
   AddressList() = default;
   explicit AddressList(std::vector<AddressBytes> addresses);
   [[nodiscard]] bool contains(const Endpoint& endpoint) const;
+  [[nodiscard]] bool containsOnce(const Endpoint& endpoint) const;  // on one interface alone: a link-local address may be on several
 
  private:
   std::vector<AddressBytes> addresses_;
 };
+
+// Whether a program of this machine opened it. Only such a one's flow to a link-local address is taken; and its address may be as new as its interface, and not in the list yet.
+inline bool fromHere(const AddressList& own, const Endpoint& client, const Endpoint& server) { return server.linkLocal() || own.contains(client); }
 
 // What one reply to a dump holds, rtnetlink(7), added to `into`. true: more is to come, false: that was the end; nothing: an error. Pure.
 std::optional<bool> takeAddresses(std::span<const std::byte> reply, std::vector<AddressBytes>& into);

@@ -30,7 +30,7 @@ OwnPorts::OwnPorts(std::uint16_t first, std::uint32_t count, std::uint16_t step)
 
 std::uint16_t OwnPorts::next(const Endpoint& client, const Endpoint& server) {
   if (count_ == 0) return 0;
-  const std::size_t row = UpstreamSet::Hash{}({addressBytes(client), addressBytes(server), 0, server.port()}) % rows_.size();
+  const std::size_t row = UpstreamSet::Hash{}({addressBytes(client), addressBytes(server), 0, server.port(), 0}) % rows_.size();
   return static_cast<std::uint16_t>(first_ + rows_[row].fetch_add(1, std::memory_order_relaxed) % count_ * step_);
 }
 

@@ -18,6 +18,7 @@ namespace {
 
 constexpr auto set = setOption;
 
+constexpr int kBindToIndex = 62;  // SO_BINDTOIFINDEX, asm-generic/socket.h
 constexpr int kKeepAliveSeconds = 60;
 constexpr int kKeepAliveTries = 127;  // the most there can be (TCP_KEEPCNT, tcp(7)), 75 seconds apart: over two hours
 
@@ -135,7 +136,8 @@ std::optional<Arrival> arrivalOf(int fd, bool redirected) {
     }
   }
   Endpoint& server = result.server;
-  if (!redirected && server.family() != AF_UNSPEC) return result;
+  // The packet does not say which link a link-local address is of; the socket does.
+  if (!redirected && server.family() != AF_UNSPEC && !server.linkLocal()) return result;
   length = sizeof server.storage;
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&server.storage), &length) != 0) return std::nullopt;
   if (!redirected) return result;
@@ -144,6 +146,8 @@ std::optional<Arrival> arrivalOf(int fd, bool redirected) {
   if (::getsockopt(fd, server.v4() ? SOL_IP : SOL_IPV6, kOriginal, &server.storage, &length) != 0) return std::nullopt;
   return result;
 }
+
+void leaveLink(int fd) { setOption(fd, SOL_SOCKET, kBindToIndex, 0); }
 
 int undelivered(int fd) {
   int bytes = 0;

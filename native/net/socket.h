@@ -49,6 +49,10 @@ struct Arrival {
 };
 std::optional<Arrival> arrivalOf(int fd, bool redirected);  // none: nobody knows where it was going
 
+// The kernel binds a connection with a link-local address to its interface, and what is left of it after its end (TIME_WAIT) as well. TPROXY, which looks for sockets on lo, would not see that
+// and hand the next SYN of the same two ends to the listener, where it is dropped as a copy. So a connection that is about to end is bound no more. socket(7), SO_BINDTOIFINDEX; CAP_NET_RAW.
+void leaveLink(int fd);
+
 // What the kernel has not delivered of what was written, its end of stream included. linux/sockios.h, tcp(7).
 int undelivered(int fd);
 

@@ -55,7 +55,8 @@ int configure(int fd, std::uint16_t group, std::uint16_t attribute, const Value&
 
 }  // namespace
 
-std::optional<std::span<const std::byte>> loggedPacket(std::span<const std::byte> message) {
+std::optional<LoggedPacket> loggedPacket(std::span<const std::byte> message) {
+  LoggedPacket packet;
   nlmsghdr header;
   if (message.size() < NLMSG_LENGTH(sizeof(nfgenmsg))) return std::nullopt;
   std::memcpy(&header, message.data(), sizeof header);
@@ -64,13 +65,21 @@ std::optional<std::span<const std::byte>> loggedPacket(std::span<const std::byte
     nlattr attribute;
     std::memcpy(&attribute, message.data() + at, sizeof attribute);
     if (attribute.nla_len < NLA_HDRLEN || at + attribute.nla_len > message.size()) return std::nullopt;
-    if ((attribute.nla_type & NLA_TYPE_MASK) == NFULA_PAYLOAD) return message.subspan(at + NLA_HDRLEN, attribute.nla_len - NLA_HDRLEN);
+    const auto value = message.subspan(at + NLA_HDRLEN, attribute.nla_len - NLA_HDRLEN);
+    const int type = attribute.nla_type & NLA_TYPE_MASK;
+    if (type == NFULA_IFINDEX_OUTDEV && value.size() == sizeof packet.outgoing) {
+      std::memcpy(&packet.outgoing, value.data(), sizeof packet.outgoing);
+      packet.outgoing = ntohl(packet.outgoing);
+    } else if (type == NFULA_PAYLOAD) {  // the last of them, nfnetlink_log.c
+      packet.bytes = value;
+      return packet;
+    }
     at += NLA_ALIGN(attribute.nla_len);
   }
   return std::nullopt;
 }
 
-std::optional<std::span<const std::byte>> nextLogged(std::span<const std::byte> read, std::size_t& at) {
+std::optional<LoggedPacket> nextLogged(std::span<const std::byte> read, std::size_t& at) {
   while (at + NLMSG_HDRLEN <= read.size()) {
     nlmsghdr header;
     std::memcpy(&header, read.data() + at, sizeof header);
@@ -108,7 +117,7 @@ SynLog SynLog::open(std::uint16_t group, int& error) {
   return log;
 }
 
-std::optional<std::span<const std::byte>> SynLog::next() {
+std::optional<LoggedPacket> SynLog::next() {
   for (;;) {
     if (const auto packet = nextLogged({buffer_.data(), end_}, at_)) return packet;
     at_ = end_ = 0;

@@ -11,11 +11,16 @@
 
 namespace sluice {
 
+struct LoggedPacket {
+  std::span<const std::byte> bytes;
+  std::uint32_t outgoing = 0;              // index of the interface by which it was about to leave; 0: it was coming in
+};
+
 // The packet in one message of the log; nothing when it holds none. Pure.
-std::optional<std::span<const std::byte>> loggedPacket(std::span<const std::byte> message);
+std::optional<LoggedPacket> loggedPacket(std::span<const std::byte> message);
 
 // The next packet in what one read of the log gave, from `at` on, which moves behind it; nothing when there is no more. Pure.
-std::optional<std::span<const std::byte>> nextLogged(std::span<const std::byte> read, std::size_t& at);
+std::optional<LoggedPacket> nextLogged(std::span<const std::byte> read, std::size_t& at);
 
 class SynLog {
  public:
@@ -27,7 +32,7 @@ class SynLog {
   [[nodiscard]] explicit operator bool() const { return static_cast<bool>(socket_); }
   [[nodiscard]] int descriptor() const { return socket_.get(); }
   // The next packet, valid until the next call. Nothing waits: nullopt. What the kernel had no room for is simply not there: its sender sends again.
-  std::optional<std::span<const std::byte>> next();
+  std::optional<LoggedPacket> next();
 
  private:
   Descriptor socket_;

@@ -62,7 +62,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   flow.look = arrival->look;
   flow.side[kClient].fd = fd;
   flow.side[kClient].writable = true;
-  flow.local = own_.contains(client);
+  flow.local = fromHere(own_, client, server);
   flow.next = first_;
   if (first_ != nullptr) first_->previous = &flow;
   first_ = owned.release();

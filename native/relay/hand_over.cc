@@ -57,6 +57,7 @@ HandOver::HandOver(HandOverWish wish, std::uint64_t number) : wish_(std::move(wi
 
 bool HandOver::takes(const Endpoint& server) const {
   const std::uint16_t port = server.port();
+  if (server.linkLocal()) return false;  // no proxy is told of which link
   if (transparent() && server.family() != wish_.proxy.family()) return false;
   return std::any_of(wish_.ports.begin(), wish_.ports.end(), [&](const auto& range) { return range.from <= port && port <= range.to; });
 }

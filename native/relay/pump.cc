@@ -129,6 +129,7 @@ void Worker::move(Flow& flow, Direction direction) {
     }
     if (way.ended) {
       if (way.pipe) pipes_.give(std::move(way.pipe));
+      if (to == kClient && flow.record.server.linkLocal() && own_.containsOnce(flow.record.client)) leaveLink(target.fd);
       ::shutdown(target.fd, SHUT_WR);
       way.passed = true;
       return;

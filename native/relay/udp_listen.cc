@@ -138,7 +138,7 @@ UdpFlow* UdpRelay::open(const UpstreamSet::Key& key, const Endpoint& client, con
   flow.record.client = client;
   flow.record.server = server;
   flow.record.udp = true;
-  flow.local = surroundings_.own.contains(client);
+  flow.local = fromHere(surroundings_.own, client, server);
   flow.kind = flow.ordinary = kindOf(server.port(), pieces[0].bytes);
   ++counts_.total;
   if (refuse) return brief(flow, pieces, CloseReason::kRefused), nullptr;

@@ -21,23 +21,24 @@ class UpstreamSet {
   struct Key {
     AddressBytes from{}, to{};
     std::uint16_t fromPort = 0, toPort = 0;
+    std::uint32_t scope = 0;  // equal link-local addresses on two links are two machines
     bool operator==(const Key&) const = default;
   };
 
   // `from` is the end that connects. Both ends and not one: the kernel lends one port to connections with different servers, so a
   // program's end alone may equal one of ours without any harm.
-  static Key key(const Endpoint& from, const Endpoint& to) { return Key{addressBytes(from), addressBytes(to), from.port(), to.port()}; }
+  static Key key(const Endpoint& from, const Endpoint& to) { return Key{addressBytes(from), addressBytes(to), from.port(), to.port(), to.linkLocal() ? to.scope() : 0}; }
 
   struct Hash {
     std::size_t operator()(const Key& key) const {
-      static_assert(sizeof(Key) == 36);
+      static_assert(sizeof(Key) == 40);
       return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&key), sizeof key});
     }
   };
 
   // The same for the same server, never 0; others may share it.
   static std::uint32_t serverTag(const Endpoint& server) {
-    return static_cast<std::uint32_t>(Hash{}(Key{{}, addressBytes(server), 0, server.port()})) | 1U;
+    return static_cast<std::uint32_t>(Hash{}(Key{{}, addressBytes(server), 0, server.port(), 0})) | 1U;
   }
 
   // `depth`: how many of the relay's own connections lead to this one, itself included.

@@ -105,7 +105,12 @@ void Usher::onLog() {
   for (int i = 0; i < kSynsATurn; ++i) {
     const auto packet = log_->next();
     if (!packet) return;
-    if (auto syn = parseSyn(*packet)) onSyn(std::move(*syn));
+    auto syn = parseSyn(packet->bytes);
+    if (!syn) continue;
+    for (Endpoint* const end : {&syn->client, &syn->server}) {
+      if (end->linkLocal()) end->setScope(packet->outgoing);
+    }
+    onSyn(std::move(*syn));
   }
   // The descriptor is level-triggered, but what was received and not yet read is not in the kernel any more.
   raise();
@@ -120,7 +125,7 @@ std::uint64_t& Usher::recent(const Syn& syn, std::uint64_t& digest) {
 void Usher::onSyn(Syn syn) {
   // Whether a proxy reaches its server is not for us to try first.
   if (shared_.handOvers.of(syn.server) != nullptr) {
-    sender_.release(syn, own_.contains(syn.client));
+    sender_.release(syn, fromHere(own_, syn.client, syn.server));
     return;
   }
   const UpstreamSet::Key ends = UpstreamSet::key(syn.client, syn.server);
@@ -148,7 +153,7 @@ void Usher::onSyn(Syn syn) {
   ++under_;
   pending.syn = std::move(syn);
   pending.asked = pending.lastSyn = now_;
-  pending.local = own_.contains(pending.syn.client);
+  pending.local = fromHere(own_, pending.syn.client, pending.syn.server);
   pending.again = again;
   if (const int witness = shared_.witness.load(std::memory_order_relaxed); pending.local && witness >= 0) {
     // The program waits in connect(2), so it is there to be found.

@@ -1,6 +1,8 @@
 // Small pure things: text for facts, endpoints, the witness's messages, sock_diag replies.
 #include <arpa/inet.h>
 #include <linux/inet_diag.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_log.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 
@@ -9,6 +11,8 @@
 #include "capture/text.h"
 #include "capture_fixture.h"
 #include "check.h"
+#include "net/syn_log.h"
+#include "relay/upstream_set.h"
 #include "witness/diag.h"
 #include "witness/messages.h"
 
@@ -57,11 +61,47 @@ void endpoints() {
   reinterpret_cast<sockaddr_in6&>(scoped.storage).sin6_scope_id = 2;
   CHECK(!(scoped == endpoint("fe80::1", 80)));
   CHECK_EQ(scoped.address(), "fe80::1");
+  // A link-local address goes with its interface, by name or, where nobody bears that number, by it; another address never does.
+  const auto written = [](std::string_view address, std::uint32_t interface) {
+    Endpoint end = endpoint(std::string(address), 80);
+    end.setScope(interface);
+    std::string out;
+    appendAddress(out, end);
+    return out;
+  };
+  CHECK_EQ(written("fe80::1", 1), "fe80::1%lo");
+  CHECK_EQ(written("fe80::1", 2'000'000'000), "fe80::1%2000000000");
+  CHECK_EQ(written("fe80::1", 0), "fe80::1");
+  CHECK_EQ(written("2001:db8::2", 1), "2001:db8::2");
+  // Two machines on two links, between which nothing else may differ.
+  const Endpoint client = endpoint("fe80::9", 40000);
+  CHECK(!(UpstreamSet::key(client, scoped) == UpstreamSet::key(client, endpoint("fe80::1", 80))));
+  CHECK(UpstreamSet::key(client, scoped) == UpstreamSet::key(client, scoped));
   CHECK(unmapped(endpoint("::ffff:203.0.113.2", 80)) == endpoint("203.0.113.2", 80));
   CHECK(unmapped(endpoint("2001:db8::2", 80)) == endpoint("2001:db8::2", 80));
   std::string text;
   appendAddress(text, endpoint("255.0.10.200", 1));
   CHECK_EQ(text, "255.0.10.200");
+}
+
+void logged() {
+  // As the kernel writes it: the interfaces, then the packet last. linux/netfilter/nfnetlink_log.h
+  struct {
+    nlmsghdr header{};
+    nfgenmsg body{};
+    nlattr outgoing{NLA_HDRLEN + 4, NFULA_IFINDEX_OUTDEV};
+    std::uint32_t interface = htonl(7);
+    nlattr payload{NLA_HDRLEN + 4, NFULA_PAYLOAD};
+    char bytes[4] = {'s', 'y', 'n', '!'};
+  } message;
+  message.header.nlmsg_len = sizeof message;
+  message.header.nlmsg_type = NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET;
+  const auto bytes = std::as_bytes(std::span(&message, 1));
+  const auto packet = loggedPacket(bytes);
+  CHECK(packet && packet->bytes.size() == 4 && packet->outgoing == 7);
+  for (std::size_t length = 0; length < sizeof message; ++length) CHECK(!loggedPacket(bytes.first(length)));
+  message.outgoing.nla_type = NFULA_IFINDEX_INDEV;
+  CHECK(loggedPacket(bytes)->outgoing == 0);
 }
 
 void messages() {
@@ -127,6 +167,7 @@ void diag() {
 int main() {
   strings();
   endpoints();
+  logged();
   messages();
   diag();
   return passed();
