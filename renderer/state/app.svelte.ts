@@ -159,7 +159,9 @@ export class AppState {
     if (choice !== undefined) this.ports.set(choice)
   }
   /** New flows to this server are not taken, from now on while the gate is open, else from the next opening on. Flows under way go on. */
-  async leaveAlone(address: string): Promise<void> {
+  async leaveAlone(server: string): Promise<void> {
+    // What is left alone is so on every link.
+    const address = server.split('%', 1)[0] ?? server
     await this.notices.attempt(async () => {
       const live = await this.#exclude(address, true)
       this.notices.add({

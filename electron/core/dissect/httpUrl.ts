@@ -16,7 +16,8 @@ function encodeUnusual(text: string): string {
 /** Absolute URL of a request in the clear: absolute target as it is, else Host, else the server's own address. */
 export function httpUrl(line: RequestLine, host: string | undefined, server: Endpoint): string {
   if (/^[a-z][a-z0-9+.-]{0,20}:\/\//i.test(line.target)) return encodeUnusual(line.target)
-  const literal = server.address.includes(':') ? `[${server.address}]` : server.address
+  // A zone as RFC 6874 writes it, which is what curl reads.
+  const literal = server.address.includes(':') ? `[${server.address.replace('%', '%25')}]` : server.address
   const own = server.port === 80 ? literal : `${literal}:${String(server.port)}`
   if (line.method === 'CONNECT') return `http://${hostOfAuthority(line.target) === undefined ? own : line.target}`
   const authority = host !== undefined && hostOfAuthority(host) !== undefined ? host.trim().toLowerCase() : own

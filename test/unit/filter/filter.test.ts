@@ -57,6 +57,11 @@ describe('what matches', () => {
     expect(matches('server == 2001:DB8:0:0::1', change)).toBe(true)
     expect(matches('server == 2001:db8::/31', change)).toBe(true)
   })
+  it('finds link-local addresses with and without their interface', () => {
+    const change = { server: { address: 'fe80::1%eth0', port: 80 } }
+    for (const text of ['server == fe80::1', 'server == fe80::1%eth0', 'server == fe80::/10', 'fe80::1%eth0', '[fe80::1%eth0]:80', '%eth0']) expect(matches(text, change), text).toBe(true)
+    expect(matches('%eth1', change)).toBe(false)
+  })
 })
 
 describe('what is refused', () => {
