@@ -30,6 +30,7 @@ import { CgroupWatch } from './cgroupWatch.ts'
 import type { Person } from './findPerson.ts'
 import { flowRoom } from './flowRoom.ts'
 import { GuardLink } from './guardLink.ts'
+import { LinkLocalRoutes } from './linkLocalRoutes.ts'
 import { MarkWatch } from './markWatch.ts'
 import { readIdentity } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -90,6 +91,7 @@ export class OpenGate {
   #surroundings: Surroundings | undefined
   #cgroups: CgroupWatch | undefined
   #marks: MarkWatch | undefined
+  #linkLocal: LinkLocalRoutes | undefined
   readonly #cgroupNews: CgroupNewsTeller
   /** The relay sends again what waited. */
   #holds = false
@@ -240,7 +242,12 @@ export class OpenGate {
 
     this.#step('adding routes')
     this.#undo.push({ what: 'routes', run: () => revertRoutes(applied.ruleSet) })
-    await applyRoutes(applied.ruleSet, signal)
+    if (applied.ipv6 && facts.ipv6 && ruleSet.way !== 'redirect') {
+      const linkLocal = new LinkLocalRoutes({ routing: ruleSet.routing, onProcess: (process) => this.#endWith(process) })
+      this.#linkLocal = linkLocal
+      this.#undo.push({ what: 'routes of interfaces', run: () => linkLocal.remove() })
+    }
+    await Promise.all([applyRoutes(applied.ruleSet, signal), applied.carried.local ? this.#linkLocal?.keep() : undefined])
 
     this.#step('applying rules')
     const owner = tool?.owner === true
@@ -279,7 +286,10 @@ export class OpenGate {
       routed,
       keeper,
       onProcess: (process) => this.#endWith(process),
-      onRestored: (message) => this.#context.emit({ event: 'warning', code: 'rules-restored', message }),
+      onRestored: (message) => {
+        this.#linkLocal?.stir()
+        this.#context.emit({ event: 'warning', code: 'rules-restored', message })
+      },
       onGivenUp: (failure) => this.#collapse(failure),
     })
     this.#watch = watch
@@ -407,6 +417,7 @@ export class OpenGate {
       await this.#tellRelay(next.plan, between)
       // Told or not: the relay may have died, or the gate been told to close.
       this.#requireOpen()
+      if (next.carried.local) await this.#linkLocal?.keep()
       try {
         await keeper.change(next.ruleSet, next.udpBefore, this.#giveUp.signal)
       } catch (error) {

@@ -5,7 +5,7 @@ import { parsePlan } from '#core/plan/parsePlan.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
-import { chainPrefix, nftFamily, nftTable, routeProtocol } from '#core/rules/names.ts'
+import { chainPrefix, linkLocalNetwork, nftFamily, nftTable, routeProtocol } from '#core/rules/names.ts'
 import type { IptablesTable } from '#core/rules/names.ts'
 import { renderIptables, sweepIptables, tablesOf } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
@@ -20,6 +20,7 @@ import { udpBefore } from '#probe/udpBefore.ts'
 
 import { acquireLock } from './acquireLock.ts'
 import { withCgroupsNow } from './appliedRules.ts'
+import { listLinkLocalDevices } from './linkLocalRoutes.ts'
 import { leaseSeconds } from './ruleKeeper.ts'
 import { networkNamespace } from './runFolder.ts'
 import { askTool, requireTool } from './runTool.ts'
@@ -151,9 +152,16 @@ async function previewRoutes(ruleSet: RuleSet, scratch: ScratchNamespace): Promi
     const at = others.findLastIndex((line) => line.startsWith('0:')) + 1
     parts.push({ title: `ip ${flag(family)} rule show`, before, after: [...others.slice(0, at), ...ours, ...others.slice(at)].join('\n') })
     const table = ['route', 'show', 'table', String(ruleSet.routing.table)]
-    parts.push({ title: `ip ${flag(family)} ${table.join(' ')}`, before: (await askTool(ip, [flag(family), ...table])).stdout, after: (await scratch.run(ip, [flag(family), ...table])).stdout })
+    const after = (await scratch.run(ip, [flag(family), ...table])).stdout
+    parts.push({ title: `ip ${flag(family)} ${table.join(' ')}`, before: (await askTool(ip, [flag(family), ...table])).stdout, after: family === 'ipv6' && ruleSet.scope.includes('local') ? (await linkLocalLines(after)) + after : after })
   }
   return parts
+}
+
+/** The routes of interfaces that only this namespace has, as the tool writes the one that every namespace may have. */
+async function linkLocalLines(listed: string): Promise<string> {
+  const line = listed.split('\n').find((each) => each.includes('default dev lo')) ?? ''
+  return line === '' ? '' : (await listLinkLocalDevices()).map((name) => `${line.replace('default dev lo', `${linkLocalNetwork} dev ${name}`)}\n`).join('')
 }
 
 const flag = (family: Family): string => (family === 'ipv4' ? '-4' : '-6')

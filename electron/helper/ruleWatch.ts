@@ -2,6 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 
 import { Failure } from '#core/contract/failure.ts'
 import type { Backend } from '#core/plan/plan.ts'
+import { linkLocalNetwork } from '#core/rules/names.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
 import { listManagers } from '#probe/managers.ts'
 
@@ -72,8 +73,9 @@ export class RuleWatch {
     const nft = findTool('nft')
     const { table, protocol } = routed.routing
     if (ip !== undefined) {
+      // Those of interfaces go with them, and come by themselves (linkLocalRoutes.ts).
       const ours = [`proto ${String(protocol)}`, `table ${String(table)}`, `lookup ${String(table)}`]
-      this.#watch('ip', [ip, '-N', 'monitor', 'rule', 'route'], (line) => line.includes('Deleted') && ours.some((word) => line.includes(word)) && this.#stir())
+      this.#watch('ip', [ip, '-N', 'monitor', 'rule', 'route'], (line) => line.includes('Deleted') && !line.includes(linkLocalNetwork) && ours.some((word) => line.includes(word)) && this.#stir())
     }
     const nftTells = backend === 'iptables' || (backend === 'nft' && keeper.holder === undefined)
     if (nft !== undefined && nftTells) {

@@ -2,8 +2,8 @@ import { formatPorts } from './formatPorts.ts'
 import type { ProxyTarget } from './handOver.ts'
 import type { InterceptionPlan, PortRange } from './plan.ts'
 
-/** The plan in plain sentences, for a person who decides whether to open the gate. */
-export function describePlan(plan: InterceptionPlan): string[] {
+/** The plan in plain sentences, for a person who decides whether to open the gate. `linkLocal`: link-local addresses of IPv6 can be reached through the relay. */
+export function describePlan(plan: InterceptionPlan, linkLocal = plan.scope.includes('local')): string[] {
   const chosen = [...(plan.tcp.length === 0 ? [] : [namedPorts('TCP', plan.tcp)]), ...(plan.udp.length === 0 ? [] : [namedPorts('UDP', plan.udp)])]
   const sentences = [`${chosen.join(' and ')} will be intercepted.`]
   if (plan.refuse.length > 0) {
@@ -26,7 +26,11 @@ export function describePlan(plan: InterceptionPlan): string[] {
   if (plan.servers.length > 0) sentences.push(`Only connections to servers in ${list(plan.servers, 'or')} are included.`)
   if (plan.exclude.length > 0) sentences.push(`Connections to servers in ${list(plan.exclude, 'or')} are left alone.`)
   if (plan.udp.length > 0) sentences.push(`A UDP flow is over after ${seconds(plan.udpIdle.dns)} of silence (DNS), ${seconds(plan.udpIdle.quic)} (QUIC) or ${seconds(plan.udpIdle.other)} (others).`)
-  sentences.push('Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.')
+  sentences.push(
+    linkLocal
+      ? 'For programs here IPv6’s link-local addresses (fe80::/10) are like any other; IPv4’s (169.254.0.0/16) and multicast are left alone.'
+      : 'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
+  )
   sentences.push('Connections that exist already are not touched; closing the gate cuts none.')
   return sentences
 }

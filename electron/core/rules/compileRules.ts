@@ -9,7 +9,8 @@ import { redirectChains, tcpAlone } from './compileRedirect.ts'
 import { zoneChains } from './keepPorts.ts'
 import { answersBack, hasIncoming, incomingOn, serviceReached, servicesIn } from './ownServices.ts'
 import { handChain, hasLegs, legMark, legsIn, legsOn, legsOut, spokenForOthers } from './proxyLegs.ts'
-import { holdGroup, neverTaken } from './names.ts'
+import { linkLocalChain, linkLocalLeaving, linkLocalReleased, toLinkLocal } from './linkLocal.ts'
+import { holdGroup, linkLocalNetwork, neverTaken } from './names.ts'
 import { transports, type Carried, type Chain, type ChainName, type Family, type Match, type Networks, type RuleSet, type Step, type Transport } from './ruleSet.ts'
 
 /** Those whose SYNs can wait for their server. */
@@ -42,7 +43,7 @@ export function compileRules(wish: InterceptionPlan, facts: MachineFacts, before
       users: plan.scope.includes('local') ? mergeIds(plan.users) : [],
       groups: plan.scope.includes('local') ? mergeIds(plan.groups) : [],
       cgroups: plan.scope.includes('local') ? plan.cgroups.map((path) => ({ path, level: path.split('/').length })) : [],
-      skip: networks([...neverTaken.ipv4, ...neverTaken.ipv6, ...plan.exclude]),
+      skip: networks([...neverTaken.ipv4, ...neverTaken.ipv6, ...(!redirects && plan.scope.includes('local') ? [] : [linkLocalNetwork]), ...plan.exclude]),
       skipSources: networks(plan.excludeSources),
       sources: networks(plan.sources),
       servers: networks(plan.servers),
@@ -72,8 +73,8 @@ function tproxyChains(plan: InterceptionPlan, facts: MachineFacts, carried: Carr
   // What is relayed stays in its zone, whatever is taken now.
   const keeps = plan.keepPort && (holds.includes('forwarded') || (changed && facts.lenientLo === true))
   const legs = hasLegs(plan, carried)
-  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks, legs ? legMark(plan.marks) : undefined) : []), ...prerouting(plan, carried, holds, changed ? (carried.held ?? []) : holds)]
-  if (plan.scope.includes('local')) chains.push(...output(plan, carried))
+  const chains: Chain[] = [...(keeps ? zoneChains(plan.marks, legs ? legMark(plan.marks) : undefined) : []), ...prerouting(plan, facts, carried, holds, changed ? (carried.held ?? []) : holds)]
+  if (plan.scope.includes('local')) chains.push(...output(plan, carried, holds))
   else if (carried.local) chains.push({ name: 'out', hook: 'output', steps: relayedAlready(plan, carried) })
   else {
     const steps = legs || hasIncoming(plan, carried) ? bySpokenFor(plan, carried) : ownDatagrams(plan, carried)
@@ -109,7 +110,7 @@ export function drainRules(ruleSet: RuleSet): RuleSet {
 }
 
 /** `releases`: whose SYNs wait, or waited when that was chosen last and still come. */
-function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[], releases: readonly Scope[]): Chain[] {
+function prerouting(plan: InterceptionPlan, { ipv6 }: MachineFacts, carried: Carried, holds: readonly Scope[], releases: readonly Scope[]): Chain[] {
   const { scope, marks, udp, keepPort } = plan
   const carries = (transport: Transport): boolean => carried.transports.includes(transport)
   const divert: Step['then'] = { does: 'jump', to: 'divert' }
@@ -162,6 +163,8 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
     const narrowing = narrowForwarded(plan)
     /** UDP has no first packet to tell by: what went to and fro before, or goes direct now, stays as it is. */
     const underWay: Step[] = udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }, { is: 'flow-not-marked', mark: marks.forwarded }], then: { does: 'return' } }]
+    // No router passes them on, and what is said to this machine at one is not for the relay.
+    const nearby: Step[] = scope.includes('local') ? [{ when: [toLinkLocal], then: { does: 'return' } }] : []
     chains.push(
       {
         name: 'take',
@@ -178,15 +181,17 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
       ...(carries('tcp') ? [{ name: 'fwd_on', steps: hand } satisfies Chain] : []),
       { name: 'fwd_port', takes: true, steps: chosenOpenings(plan, 'take') },
       ...narrowing.chains,
-      ...(scope.includes('forwarded') ? [{ name: 'fwd_sel', steps: [...underWay, lastHop, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
-      ...(takesIncoming ? [{ name: 'in_sel', steps: [...underWay, fromBesides, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
+      ...(scope.includes('forwarded') ? [{ name: 'fwd_sel', steps: [...underWay, lastHop, ...nearby, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
+      ...(takesIncoming ? [{ name: 'in_sel', steps: [...underWay, fromBesides, ...nearby, ...skips(plan), always({ does: 'jump', to: narrowing.first })] } satisfies Chain] : []),
     )
   }
+  if (carried.local && ipv6) chains.push(linkLocalChain(plan, carries('tcp')))
   if (carried.local || releases.length > 0) {
     chains.push({
       name: 'take_lo',
       // A local packet that got here is on lo with a foreign destination. Without a listener it must be refused, or it would reach whatever program listens on the wildcard address.
       steps: [
+        ...(carried.local ? [{ when: [toLinkLocal], then: { does: 'jump', to: 'near_lo' } } satisfies Step] : []),
         ...(releases.length === 0
           ? []
           : [
@@ -206,12 +211,12 @@ function prerouting(plan: InterceptionPlan, carried: Carried, holds: readonly Sc
   return [...chains, { name: 'pre', hook: 'prerouting', steps: pre }]
 }
 
-function output(plan: InterceptionPlan, carried: Carried): Chain[] {
+function output(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[]): Chain[] {
   const { marks, udp } = plan
   const narrowing = narrowLocal(plan)
   return [
     // The flow's mark comes first so that even a packet's own re-routing failing leaves the flow known.
-    { name: 'out_take', steps: [always({ does: 'mark-flow', mark: marks.local }), always({ does: 'mark', mark: marks.local })] },
+    { name: 'out_take', steps: [...linkLocalLeaving(plan, holds.includes('local')), always({ does: 'mark-flow', mark: marks.local }), always({ does: 'mark', mark: marks.local })] },
     { name: 'out_port', takes: true, steps: chosenOpenings(plan, 'out_take') },
     ...narrowing.chains,
     {
@@ -273,7 +278,7 @@ function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
       plan,
       carried,
       // From here on its flow is known by conntrack.
-      hold && carried.transports.includes('tcp') ? [{ when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } }] : [],
+      hold && carried.transports.includes('tcp') ? [linkLocalReleased(plan), { when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } }] : [],
     ),
     // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.
     { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },

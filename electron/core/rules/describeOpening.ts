@@ -10,7 +10,7 @@ import type { MachineFacts } from './machineFacts.ts'
 export function describeOpening(plan: InterceptionPlan, facts: Pick<MachineFacts, 'tools' | 'cgroups'>): string[] {
   const { cgroups } = facts
   const missing = cgroups === undefined || !plan.scope.includes('local') ? [] : plan.cgroups.filter((path) => !cgroups.includes(path)).map((path) => saidOfCgroup(path, 'missing'))
-  return [...(redirectReason(plan, facts) === undefined ? describePlan(plan) : [...describePlan(tcpAlone(plan)), ...describeLosses(plan, facts)]), ...missing]
+  return [...(redirectReason(plan, facts) === undefined ? describePlan(plan) : [...describePlan(tcpAlone(plan), false), ...describeLosses(plan, facts)]), ...missing]
 }
 
 /** What is lost where the kernel can only redirect; empty: nothing is. */

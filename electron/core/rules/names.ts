@@ -34,7 +34,9 @@ export const fromBridge = { nft: 'meta iifkind "bridge"', iptables: '-m physdev 
 export const relayAddress = { ipv4: '127.0.0.1', ipv6: '::1' } as const
 
 /**
- * Servers that are never reached through a relay: "this network" and link-local addresses mean nothing without their interface; multicast, reserved and
+ * Servers that are never reached through a relay: "this network" and IPv4's link-local addresses mean nothing without their interface; multicast, reserved and
  * broadcast are no TCP.
  */
-export const neverTaken = { ipv4: ['0.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'], ipv6: ['fe80::/10', 'ff00::/8'] } as const
+export const neverTaken = { ipv4: ['0.0.0.0/8', '169.254.0.0/16', '224.0.0.0/3'], ipv6: ['ff00::/8'] } as const
+/** A program names the interface with such an address of IPv6, so its flow can be taken (linkLocal.ts). Nobody's else. */
+export const linkLocalNetwork = 'fe80::/10'

@@ -1,7 +1,7 @@
 import type { Backend } from '../plan/plan.ts'
 import { loadCommands } from './renderNft.ts'
 import { renderIptables } from './renderIptables.ts'
-import { renderRoutes } from './renderRoutes.ts'
+import { linkLocalRoute, renderRoutes } from './renderRoutes.ts'
 import type { RuleSet } from './ruleSet.ts'
 
 export interface RulePreview {
@@ -22,6 +22,8 @@ export function previewRules(ruleSet: RuleSet, relayPort: number, backend?: Back
     }
   }
   const routes = renderRoutes(ruleSet).apply
-  if (routes.length > 0) previews.push({ title: 'Policy routing', text: routes.map((argv) => `ip ${argv.join(' ')}\n`).join('') })
+  // For each, as long as it is there: nothing that loads as it stands.
+  const near = ruleSet.scope.includes('local') && ruleSet.families.includes('ipv6') ? `# for each interface with a link-local address: ip ${linkLocalRoute(ruleSet.routing, 'INTERFACE').join(' ')}\n` : ''
+  if (routes.length > 0) previews.push({ title: 'Policy routing', text: `${routes.map((argv) => `ip ${argv.join(' ')}\n`).join('')}${near}` })
   return previews
 }

@@ -1,4 +1,4 @@
-import { chainPrefix, fromBridge, heldBytes, iptablesTables, relayAddress, type IptablesTable } from './names.ts'
+import { chainPrefix, fromBridge, heldBytes, iptablesTables, linkLocalNetwork, relayAddress, type IptablesTable } from './names.ts'
 import { carriedOf, cgroupsBehind, cgroupsThere, type Act, type Chain, type ChainName, type Family, type Match, type OldUdp, type RuleSet, type Step } from './ruleSet.ts'
 import { addNetworks, addPorts, addQuestion, isLong, leafNetworks, portLists, type TreeChain } from './treeIptables.ts'
 
@@ -39,8 +39,8 @@ export function tablesOf(ruleSet: RuleSet): IptablesTable[] {
   return iptablesTables.filter((table) => chainsIn(ruleSet, table).length > 0)
 }
 
-function chainsIn({ way, chains }: RuleSet, table: IptablesTable): Chain[] {
-  return chains.filter(({ early }) => (early === true ? 'raw' : way === 'redirect' ? 'nat' : 'mangle') === table)
+function chainsIn({ way, chains }: RuleSet, table: IptablesTable, of?: Family): Chain[] {
+  return chains.filter(({ early, family }) => (of === undefined || family === undefined || family === of) && (early === true ? 'raw' : way === 'redirect' ? 'nat' : 'mangle') === table)
 }
 
 const hookChain = { prerouting: 'PREROUTING', output: 'OUTPUT' } as const
@@ -51,7 +51,7 @@ export function renderIptables(ruleSet: RuleSet, options: IptablesOptions): Ipta
   const taking = (chains: readonly RenderedChain[]): RenderedChain[] => chains.filter((chain) => chain.takes)
   const asking = (chains: readonly RenderedChain[]): RenderedChain[] => chains.filter((chain) => chain.asksForOld)
   const adding = (chains: readonly RenderedChain[]): string[] => jumpsTo(chains).map((jump) => `-A ${jump}`)
-  const rendered = tablesOf(ruleSet).map((table) => ({ table, chains: chainsIn(ruleSet, table).flatMap((chain) => renderChain(ruleSet, chain, options)) }))
+  const rendered = tablesOf(ruleSet).map((table) => ({ table, chains: chainsIn(ruleSet, table, options.family).flatMap((chain) => renderChain(ruleSet, chain, options)) }))
   const text = (lines: (chains: readonly RenderedChain[]) => string[]): string => rendered.map(({ table, chains }) => restoreText(table, lines(chains))).join('')
   // Declaring a chain that exists empties it, atomically.
   const drain = text((chains) => declaring(taking(chains)))
@@ -80,7 +80,7 @@ export function renderIptablesChange(before: IptablesState, after: IptablesState
   // Every few seconds it is the lease alone, and thousands of networks are not worth looking at.
   const sameRules = before.ruleSet === after.ruleSet && before.hopless === after.hopless
   const mayDiffer = (chain: Chain): boolean => !sameRules || chain.takes === true || chain.steps.some(({ when }) => when.some((match) => match.is === 'of-old-udp-socket'))
-  const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table).filter(mayDiffer).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
+  const chainsOf = ({ ruleSet, ...state }: IptablesState, table: IptablesTable): RenderedChain[] => chainsIn(ruleSet, table, options.family).filter(mayDiffer).flatMap((chain) => renderChain(ruleSet, chain, { ...options, ...state }))
   const rulesIn = (chains: readonly RenderedChain[]): Map<string, string[]> => new Map(chains.map((chain) => [chain.name, linesOf(chain)]))
   const cgroupsOf = (chains: readonly RenderedChain[], name: string): string | undefined => chains.find((chain) => chain.name === name)?.cgroups
   return iptablesTables
@@ -230,10 +230,10 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, h
     case 'at-last-hop': return hopless === true ? [] : [family === 'ipv4' ? '-m ttl --ttl-lt 2' : '-m hl --hl-lt 2']
     case 'to-skipped-network': return sets.skip[family].map((network) => `-d ${network}`)
     case 'from-skipped-network': return sets.skipSources[family].map((network) => `-s ${network}`)
-    case 'from-link-local': return family === 'ipv6' ? ['-s fe80::/10'] : []
     case 'from-chosen-network': return sets.sources[family].map((network) => `-s ${network}`)
     case 'to-chosen-network': return sets.servers[family].map((network) => `-d ${network}`)
     case 'to-broadcast': return family === 'ipv4' ? ['-m addrtype --dst-type BROADCAST'] : []
+    case 'to-link-local': case 'from-link-local': return family === 'ipv6' ? [`${match.is === 'to-link-local' ? '-d' : '-s'} ${linkLocalNetwork}`] : []
     case 'to-chosen-port': return portLists(sets[match.transport]).map(({ text }) => askPorts(match.transport, text))
     case 'to-port': return portLists(match.ports).map(({ text }) => `-p tcp -m multiport --dports ${text}`)
     case 'from-elsewhere': return ['-m addrtype ! --src-type LOCAL']

@@ -1,5 +1,5 @@
 import type { PortRange } from '../plan/plan.ts'
-import { fromBridge, heldBytes, nftFamily, nftTable, redirectPriority, relayAddress, zonePriority } from './names.ts'
+import { fromBridge, heldBytes, linkLocalNetwork, nftFamily, nftTable, redirectPriority, relayAddress, zonePriority } from './names.ts'
 import { carriedOf, cgroupsBehind, cgroupsThere, oldPortsFor, transportsOf, type Act, type Chain, type Family, type Match, type OldUdp, type RuleSet, type Transport } from './ruleSet.ts'
 
 export interface NftOptions {
@@ -97,7 +97,7 @@ function nftContents(ruleSet: RuleSet, options: NftContentOptions): { readonly s
     chains: chains.map((chain) => ({
       name: chain.name,
       hook: chain.hook === undefined ? undefined : `${hook(ruleSet, chain)}; policy accept;`,
-      rules: chainRules(ruleSet, chain, options),
+      rules: chainRules(chain.family === undefined ? ruleSet : { ...ruleSet, families: [chain.family] }, chain, options),
       cgroups: cgroupsBehind(chain, ruleSet),
     })),
   }
@@ -171,10 +171,10 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'at-last-hop': return families(ruleSet).map((family) => (family === 'ipv4' ? 'ip ttl < 2' : 'ip6 hoplimit < 2'))
     case 'to-skipped-network': return inNetworks(ruleSet, 'skip', 'daddr')
     case 'from-skipped-network': return inNetworks(ruleSet, 'skipSources', 'saddr')
-    case 'from-link-local': return families(ruleSet).includes('ipv6') ? ['ip6 saddr fe80::/10'] : []
     case 'from-chosen-network': return inNetworks(ruleSet, 'sources', 'saddr')
     case 'to-chosen-network': return inNetworks(ruleSet, 'servers', 'daddr')
     case 'to-broadcast': return ['fib daddr type broadcast']
+    case 'to-link-local': case 'from-link-local': return families(ruleSet).includes('ipv6') ? [`ip6 ${match.is === 'to-link-local' ? 'daddr' : 'saddr'} ${linkLocalNetwork}`] : []
     case 'to-chosen-port': return [`${match.transport} dport @${portSet(match.transport)}`]
     case 'to-port': return [`tcp dport { ${match.ports.map(span).join(', ')} }`]
     case 'from-elsewhere': return ['fib saddr type != local']

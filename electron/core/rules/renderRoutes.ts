@@ -1,3 +1,4 @@
+import { linkLocalNetwork } from './names.ts'
 import type { Family, RoutingRule, RuleSet } from './ruleSet.ts'
 
 /** Argument lists for `ip`, to be run in order. */
@@ -25,6 +26,14 @@ export function renderRoutes(ruleSet: Pick<RuleSet, 'families' | 'routing'>): Ro
     apply: ruleSet.families.flatMap((family) => [route('replace', family), ...rules.map((each) => rule('add', family, each))]),
     revert: ruleSet.families.flatMap((family) => [...rules.toReversed().map((each) => rule('del', family, each)), route('del', family)]),
   }
+}
+
+/**
+ * What a link-local flow needs besides: a route for each interface that has such an address. Names as the kernel has them, of which none begins an option. Appended, since
+ * adding and replacing know one route for a destination and not one an interface; there already: EEXIST.
+ */
+export function linkLocalRoute({ table, protocol }: RuleSet['routing'], dev: string): string[] {
+  return ['-6', 'route', 'append', 'local', linkLocalNetwork, 'dev', dev, 'table', String(table), 'protocol', String(protocol)]
 }
 
 function flag(family: Family): string {

@@ -7,7 +7,7 @@ export type { Transport }
 export type Family = 'ipv4' | 'ipv6'
 
 /** Short names; nft uses them as they are, iptables in capitals behind `SLUICE_`. */
-export type ChainName = 'pre' | 'divert' | 'divert_udp' | 'fwd_sel' | 'in_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'fwd_on' | 'in_on' | 'take' | 'take_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
+export type ChainName = 'pre' | 'divert' | 'divert_udp' | 'fwd_sel' | 'in_sel' | 'fwd_src' | 'fwd_dst' | 'fwd_port' | 'fwd_on' | 'in_on' | 'take' | 'take_lo' | 'near_lo' | 'hand_lo' | 'out' | 'out_sel' | 'out_src' | 'out_dst' | 'out_user' | 'out_gid' | 'out_group' | 'out_port' | 'out_take' | 'zone_pre' | 'zone_up' | 'zone_out'
 
 /** What a step asks of a packet; all of a step's matches must hold. */
 export type Match =
@@ -49,6 +49,8 @@ export type Match =
   | { readonly is: 'to-chosen-network' }
   /** To every machine of a network this one is in. */
   | { readonly is: 'to-broadcast' }
+  /** IPv6 alone: its server's address means something on one link. */
+  | { readonly is: 'to-link-local' }
   | { readonly is: 'to-chosen-port'; readonly transport: Transport }
   | { readonly is: 'to-port'; readonly ports: readonly PortRange[] }
   /** Sent by somebody here in another machine's name: a transparent socket's. */
@@ -96,6 +98,8 @@ export interface Chain {
   readonly hook?: 'prerouting' | 'output'
   /** Entered before conntrack. */
   readonly early?: true
+  /** Only packets of that family come here. */
+  readonly family?: Family
   /** Its steps take new flows: draining empties exactly these. */
   readonly takes?: true
   readonly steps: readonly Step[]

@@ -5,7 +5,7 @@ import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
 import { renderIptables, sweepIptables, tablesOf } from '#core/rules/renderIptables.ts'
 import { renderNft } from '#core/rules/renderNft.ts'
-import { renderRoutes } from '#core/rules/renderRoutes.ts'
+import { linkLocalRoute, renderRoutes } from '#core/rules/renderRoutes.ts'
 import type { OldUdp } from '#core/rules/ruleSet.ts'
 import { oldUdpIn } from '#probe/udpBefore.ts'
 import { iptablesTools } from '#probe/tools.ts'
@@ -31,15 +31,19 @@ export interface ApplyOptions {
   readonly holds?: boolean
   /** This machine's kernel can only redirect (nat). */
   readonly redirects?: boolean
+  /** Interfaces whose link-local flows are led to the relay. */
+  readonly linkLocal?: readonly string[]
   /** Runs when everything is there but nothing is taken yet, as the helper waits for conntrack. */
   readonly beforeTaking?: () => Promise<void>
 }
 
 /** Compiles a wish and brings its rules into the laboratory's router by the real tools, in the helper's order: rules, routes, lease. */
-export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, keptPort, leaseSeconds = 600, cgroupPrefix, holds = false, redirects = false, beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
+export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort, keptPort, leaseSeconds = 600, cgroupPrefix, holds = false, redirects = false, linkLocal = [], beforeTaking = () => Promise.resolve() }: ApplyOptions): Promise<AppliedRules> {
   const plan = makePlan({ ...wish, backend })
   const rules = compileRules(plan, { tools: redirects ? [{ backend, usable: true, redirectsBecause: 'no tproxy' }] : [], ipv6: true, lenientLo: true, interfaces: ['cl0', 'sv0', 'lo'], ...(cgroupPrefix === undefined ? {} : { cgroupPrefix }) })
-  const routes = renderRoutes(rules)
+  const { apply, revert } = renderRoutes(rules)
+  const links = linkLocal.map((dev) => linkLocalRoute(rules.routing, dev))
+  const routes = { apply: [...apply, ...links], revert: [...links.map((argv) => argv.map((word) => (word === 'append' ? 'del' : word))), ...revert] }
   const unroute = async (): Promise<void> => {
     for (const argv of routes.revert) await lab.exec('router', ['ip', ...argv], { reject: false })
   }

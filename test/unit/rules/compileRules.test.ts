@@ -52,7 +52,7 @@ describe('compileRules', () => {
     const names = (wish: PlanWish): string[] => compile(wish).chains.map((chain) => chain.name)
     expect(names({ tcp: '80', scope: ['forwarded'] })).toEqual(['divert', 'take', 'fwd_on', 'fwd_port', 'fwd_sel', 'pre'])
     expect(names({ tcp: '80', scope: ['incoming'] })).toEqual(['divert', 'take', 'fwd_on', 'fwd_port', 'in_sel', 'pre', 'out'])
-    expect(names({ tcp: '80', scope: ['local'] })).toEqual(['divert', 'take_lo', 'pre', 'out_take', 'out_port', 'out_sel', 'out'])
+    expect(names({ tcp: '80', scope: ['local'] })).toEqual(['divert', 'near_lo', 'take_lo', 'pre', 'out_take', 'out_port', 'out_sel', 'out'])
     expect(names({ tcp: '', send: ['80=tproxy:3129'], scope: ['forwarded'] })).toEqual(['divert', 'take', 'fwd_on', 'fwd_port', 'fwd_sel', 'hand_lo', 'pre', 'out'])
     expect(names({ tcp: '80', scope: ['local'], users: [1], cgroups: ['a'] })).toEqual(expect.arrayContaining(['out_user', 'out_group']))
   })
