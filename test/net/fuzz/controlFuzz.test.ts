@@ -1,0 +1,149 @@
+import { connect } from 'node:net'
+
+import fc from 'fast-check'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+
+import { controlRequestShape } from '#core/contract/controlProtocol.ts'
+import type { ControlStatus } from '#core/contract/controlProtocol.ts'
+import { planEditShape } from '#core/plan/editPlan.ts'
+import { parsePlan } from '#core/plan/parsePlan.ts'
+import { makeLab } from '#test/lab/makeLab.ts'
+import type { Lab } from '#test/lab/makeLab.ts'
+
+import { installSluice, startSluice } from '../cli/harness.ts'
+import type { Installed } from '../cli/harness.ts'
+import { expectClean, namespaceInode, snapshot } from '../helper/harness.ts'
+import { asJson, rubbish, spoil } from './hostile.ts'
+import { watchTools } from './toolLog.ts'
+import type { ToolLog } from './toolLog.ts'
+
+/**
+ * The socket by which a person's other programs steer an open gate. Whatever is said there: the gate stays open, says what it is when asked, no tool of root's is given anything but what
+ * a valid plan compiles to, and nobody else may speak. FUZZ_TIMES=number makes it so many times longer, SEED repeats.
+ */
+const times = Number(process.env['FUZZ_TIMES'] ?? 1)
+const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
+const timeLimit = 120_000 * times
+
+let installed: Installed
+let lab: Lab
+let before: string
+let tools: ToolLog
+beforeAll(() => {
+  console.log(`SEED=${String(seed)} FUZZ_TIMES=${String(times)}`)
+  installed = installSluice()
+}, 240_000)
+afterAll(() => installed.remove())
+beforeEach(async () => {
+  lab = await makeLab()
+  before = await snapshot(lab)
+  tools = watchTools(namespaceInode(lab))
+})
+afterEach(() => lab.remove())
+
+const ports = { add: [{ from: 9000, to: 9000 }], remove: [{ from: 9100, to: 9100 }] }
+const networks = { add: ['203.0.113.64/26'], remove: ['203.0.113.128/26'] }
+/** One of each request that says more than its name, with something in every field. */
+const requests: Readonly<Record<string, object>> = {
+  edit: { edit: { tcp: ports, udp: ports, exclude: networks, excludeSources: networks, servers: networks, sources: networks }, duration: 3_600_000 },
+  'close-after': { duration: 3_600_000 },
+}
+
+/** Says this on one connection and waits until the gate has ended it, or answered so many lines. */
+function say(path: string, chunks: readonly (string | Uint8Array)[], answers = Infinity): Promise<string[]> {
+  return new Promise((resolve) => {
+    const socket = connect({ path, allowHalfOpen: true })
+    let said = ''
+    const lines = (): string[] => said.split('\n').slice(0, -1)
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+      if (lines().length >= answers) socket.destroy()
+    })
+    // It may end the conversation while we are still speaking.
+    socket.on('error', () => undefined)
+    socket.once('end', () => socket.destroy())
+    socket.once('close', () => resolve(lines()))
+    socket.once('connect', () => {
+      for (const chunk of chunks) socket.write(chunk)
+      if (answers === Infinity) socket.end()
+    })
+  })
+}
+const line = (value: unknown): string => `${JSON.stringify(value)}\n`
+
+async function statusOf(path: string): Promise<ControlStatus> {
+  const [answer = ''] = await say(path, [line({ type: 'status' })], 1)
+  const reply = JSON.parse(answer) as { ok: boolean; status: ControlStatus }
+  expect(reply.ok).toBe(true)
+  return reply.status
+}
+
+test('the samples have every request, and every field of an edit', () => {
+  const saying = controlRequestShape.options.filter(({ entries }) => Object.keys(entries).length > 1)
+  expect(Object.keys(requests).sort()).toEqual(saying.map(({ entries }) => entries.type.literal).sort())
+  expect(Object.keys((requests['edit'] as { edit: object }).edit).sort()).toEqual(Object.keys(planEditShape.entries).sort())
+})
+
+describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) => {
+  test('random, spoilt, cut, huge and replayed messages, and strangers: the gate stays what it is', async () => {
+    const capture = startSluice(lab, installed, ['capture', '--tcp', '8080', '--backend', backend, '-o', installed.session(`control-${backend}`)])
+    await capture.line((text) => text.startsWith('READY '), 30_000)
+    const path = `/run/sluice/control-0/${String(capture.pid)}.sock`
+    const opened = await statusOf(path)
+    expect(opened).toMatchObject({ phase: 'open', backend })
+    const doneBefore = tools.done().length
+    const expectAsOpened = async (): Promise<void> => expect((await statusOf(path)).plan).toEqual(opened.plan)
+
+    await fc.assert(
+      fc.asyncProperty(fc.array(rubbish, { minLength: 1, maxLength: 6 }), async (chunks) => {
+        for (const answer of await say(path, chunks)) expect(JSON.parse(answer)).toMatchObject({ ok: false })
+      }),
+      { numRuns: 60 * times, interruptAfterTimeLimit: 15_000 * times, seed },
+    )
+    await expectAsOpened()
+
+    for (const [type, sample] of Object.entries(requests)) {
+      for (const request of spoil({ ...(asJson(sample) as object), type }, times, seed)) {
+        expect(await say(path, [line(request)], 1), JSON.stringify(request)).toEqual([expect.stringContaining('"ok":false')])
+      }
+    }
+    await expectAsOpened()
+
+    const edit = line({ type: 'edit', ...requests['edit'] })
+    await fc.assert(
+      fc.asyncProperty(fc.nat(edit.length - 2), async (at) => {
+        expect(await say(path, [edit.slice(0, at)])).toEqual([])
+      }),
+      { numRuns: 20 * times, seed },
+    )
+    // A line without an end, more requests at once than are answered, and more who speak at once than are heard.
+    expect((await say(path, [`{"type":"edit","edit":"${'x'.repeat(1 << 20)}`])).map((answer) => JSON.parse(answer) as unknown)).toEqual([expect.objectContaining({ ok: false })])
+    for (const answer of await say(path, [line({ type: 'status' }).repeat(1000)])) expect(JSON.parse(answer)).toHaveProperty('ok')
+    await Promise.all(Array.from({ length: 64 }, () => say(path, ['{"type":'])))
+    await expectAsOpened()
+    // So far root was told nothing; what is renewed by itself is no doing.
+    expect(tools.done().length).toBe(doneBefore)
+
+    // Another person, and nobody at all, cannot even begin.
+    const stranger = `require('net').connect(${JSON.stringify(path)}).on('error', (e) => console.log(e.code)).on('connect', () => console.log('heard'))`
+    for (const user of ['4711', '65534']) {
+      const { stdout } = await lab.exec('router', ['timeout', '10', 'setpriv', '--reuid', user, '--regid', user, '--clear-groups', '--', process.execPath, '-e', stranger])
+      expect(stdout.trim()).toBe('EACCES')
+    }
+
+    // What is meant, again and again, and from all sides: one valid plan after the other.
+    const meant = { type: 'edit', edit: { tcp: ports, exclude: networks }, duration: null }
+    const answers = await Promise.all([line(meant).repeat(3), line({ type: 'drain' }), line({ type: 'resume' }), line(meant), line({ type: 'resume' })].map((text) => say(path, [text], text.split('\n').length - 1)))
+    for (const answer of answers.flat()) expect(JSON.parse(answer)).toHaveProperty('ok')
+    await say(path, [line({ type: 'resume' })], 1)
+    await say(path, [line(meant)], 1)
+    const { phase, plan } = await statusOf(path)
+    expect([phase, plan?.tcp, plan?.exclude]).toEqual(['open', [{ from: 8080, to: 8080 }, { from: 9000, to: 9000 }], ['203.0.113.64/26']])
+    expect(parsePlan(plan)).toEqual(plan)
+    tools.expectCompiled()
+    process.kill(capture.pid, 'SIGINT')
+    expect(await capture.ended).toEqual({ code: 0, signal: null })
+    tools.expectCompiled()
+    await expectClean(lab, before)
+  }, timeLimit)
+})
