@@ -96,14 +96,20 @@ function serve(socket: Socket, options: ControlServerOptions, connections: Set<C
   let unread = ''
   let work = Promise.resolve()
   let waiting = 0
+  let refused = false
   const reply = (message: ControlReply): void => {
     if (socket.writable) socket.write(`${JSON.stringify(message)}\n`)
   }
+  // Nothing that comes after it is heard or kept; it is read, since closing on what is unread would take the answer along.
   const refuse = (message: string): void => {
+    refused = true
+    unread = ''
     reply({ ok: false, error: new Failure('protocol', message).report() })
     socket.end()
+    setTimeout(() => socket.destroy(), patience).unref()
   }
   const hear = (line: string): void => {
+    if (refused) return
     let request: ControlRequest
     try {
       request = v.parse(controlRequestShape, JSON.parse(line))
@@ -123,6 +129,7 @@ function serve(socket: Socket, options: ControlServerOptions, connections: Set<C
     })
   }
   socket.on('data', (text: string) => {
+    if (refused) return
     unread += text
     const lines = unread.split('\n')
     unread = lines.pop() ?? ''
