@@ -143,27 +143,34 @@ void viaGateway() {
   silent(gateway);
 }
 
+// How many of two flows, one of them refused, had their program named.
+std::size_t ownFlows(const std::string& address) {
+  RelaySettings settings = holding();
+  settings.attribute = true;
+  Relay relay(settings);
+  const Descriptor listener = listenAt(at(address, 8080));
+  {
+    const Descriptor client = connectTo(at(address, 8080));
+    talk(listener, client);
+  }
+  CHECK_EQ(tryConnect(at(address, 8099)), ECONNREFUSED);
+  relay.awaitActive(0);
+  const auto record = relay.finish();
+  CHECK_EQ(facts(record, "close").size(), 2U);
+  for (const Json& fact : facts(record, "open")) CHECK_EQ(Relay::text(fact, "scope"), "local");
+  const auto named = facts(record, "process");
+  for (const Json& fact : named) CHECK_EQ(Relay::number(fact, "pid"), getpid());
+  return named.size();
+}
+
 void ofThisMachine() {
   std::thread([] {
     becomeMachine(true, true);
     for (const std::string address : {"203.0.113.2", "2001:db8:2::2", "127.0.0.1", "::1"}) {
-      RelaySettings settings = holding();
-      settings.attribute = true;
-      Relay relay(settings);
-      const Descriptor listener = listenAt(at(address, 8080));
-      {
-        const Descriptor client = connectTo(at(address, 8080));
-        talk(listener, client);
-      }
-      CHECK_EQ(tryConnect(at(address, 8099)), ECONNREFUSED);
-      relay.awaitActive(0);
-      const auto record = relay.finish();
-      CHECK_EQ(facts(record, "close").size(), 2U);
-      // The program was in connect(2) when it was looked for: known for both, the refused one too.
-      const auto named = facts(record, "process");
-      CHECK_EQ(named.size(), 2U);
-      for (const Json& fact : named) CHECK_EQ(Relay::number(fact, "pid"), getpid());
-      for (const Json& fact : facts(record, "open")) CHECK_EQ(Relay::text(fact, "scope"), "local");
+      // The program was in connect(2) when it was looked for: known for both, the refused one too. But the witness has 50 ms, which a busy machine may not give it every time.
+      std::size_t named = 0;
+      for (int tries = 0; tries < 5 && named != 2; ++tries) named = ownFlows(address);
+      CHECK_EQ(named, 2U);
     }
   }).join();
 }

@@ -352,7 +352,7 @@ class Relay {
     int ends[2];
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     control_.reset(ends[0]);
-    const Descriptor theirs{ends[1]};
+    Descriptor theirs{ends[1]};
     setenv("TSAN_OPTIONS", "halt_on_error=1", 1);
     const rlimit low{settings.descriptors, settings.descriptors};
     pid_ = fork();
@@ -364,6 +364,7 @@ class Relay {
       execl(SLUICE_BUILD_FOLDER "/sluice-relay", "sluice-relay", static_cast<char*>(nullptr));
       _exit(127);
     }
+    theirs.reset();  // so that a relay that could not be started is heard of at once
     const auto flag = [](bool value) { return std::string(value ? "true" : "false"); };
     send("{\"type\":\"start\",\"uid\":" + std::to_string(settings.uid) + ",\"gid\":" + std::to_string(settings.uid) + ",\"groups\":[" +
          std::to_string(settings.uid) + "],\"port\":" + std::to_string(settings.port) + ",\"portTries\":" + std::to_string(settings.portTries) +

@@ -70,8 +70,8 @@ void refusing(const Endpoint& address) {
   CHECK(recv(server.get(), &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
 }
 
-// Who asked, whether its socket is connected or not: known before the answer reaches it.
-void named(const Endpoint& address, bool connected) {
+// Who asked, whether its socket is connected or not: known before the answer reaches it?
+bool isNamed(const Endpoint& address, bool connected) {
   RelaySettings settings = withUdp();
   settings.attribute = true;
   Relay relay(settings);
@@ -85,11 +85,17 @@ void named(const Endpoint& address, bool connected) {
   CHECK_EQ(hear(client), "you");
   const auto record = relay.finish();
   const auto process = facts(record, "process");
-  CHECK_EQ(process.size(), 1U);
-  CHECK_EQ(Relay::number(process[0], "pid"), getpid());
-  for (const auto& item : record) {
-    if (!item.isFact && !item.wireshark && !item.packet.up) CHECK_EQ(item.packet.pid, static_cast<std::uint32_t>(getpid()));
-  }
+  CHECK(process.size() <= 1);
+  for (const Json& fact : process) CHECK_EQ(Relay::number(fact, "pid"), getpid());
+  return process.size() == 1 && std::all_of(record.begin(), record.end(), [](const auto& item) {
+    return item.isFact || item.wireshark || item.packet.up || item.packet.pid == static_cast<std::uint32_t>(getpid());
+  });
+}
+void named(const Endpoint& address, bool connected) {
+  // The witness has 50 ms, which a busy machine may not give it every time.
+  bool is = false;
+  for (int tries = 0; tries < 5 && !is; ++tries) is = isNamed(address, connected);
+  CHECK(is);
 }
 
 // No room: the flow silent for longest ends, the new one is served; TCP's too.
