@@ -11,6 +11,7 @@ import { renderNft } from '#core/rules/renderNft.ts'
 import { digestRules } from '#probe/digestRules.ts'
 import { iptablesTools } from '#probe/tools.ts'
 import { labAddresses } from '#test/lab/makeLab.ts'
+import { seed } from '#test/support/seed.ts'
 import type { Place } from '#test/lab/makeLab.ts'
 import { expectClean, makeProgramFolder, makeSession, snapshot, startTestHelper, withoutLease } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
@@ -20,7 +21,6 @@ import type { VerdictLab } from './verdicts.ts'
 
 // The same plans in random order, changed while open and drained and resumed in between. SEED=number repeats an order.
 
-const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
 const steps = Number(process.env['STEPS'] ?? 16)
 
 let programs: Awaited<ReturnType<typeof makeProgramFolder>>

@@ -9,6 +9,7 @@ import { planEditShape } from '#core/plan/editPlan.ts'
 import { parsePlan } from '#core/plan/parsePlan.ts'
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
+import { seed } from '#test/support/seed.ts'
 
 import { installSluice, startSluice } from '../cli/harness.ts'
 import type { Installed } from '../cli/harness.ts'
@@ -23,7 +24,6 @@ import type { ToolLog } from './toolLog.ts'
  * a valid plan compiles to, and nobody else may speak. FUZZ_TIMES=number makes it so many times longer, and on each backend; SEED repeats.
  */
 const times = Number(process.env['FUZZ_TIMES'] ?? 1)
-const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
 const timeLimit = 120_000 * times
 
 let installed: Installed

@@ -12,6 +12,7 @@ import { planShape } from '#core/plan/plan.ts'
 import type { Backend } from '#core/plan/plan.ts'
 import { makeLab } from '#test/lab/makeLab.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
+import { seed } from '#test/support/seed.ts'
 
 import { expectClean, makeProgramFolder, makeSession, namespaceInode, openArguments, person, planFor, snapshot } from '../helper/harness.ts'
 import { asJson, rubbish, spoil } from './hostile.ts'
@@ -23,7 +24,6 @@ import type { ToolLog } from './toolLog.ts'
  * what a valid plan compiles to, and nothing is left. The witness is the helper's own log of what it ran. FUZZ_TIMES=number makes all of it so many times longer, SEED repeats.
  */
 const times = Number(process.env['FUZZ_TIMES'] ?? 1)
-const seed = Number(process.env['SEED'] ?? Math.floor(Math.random() * 1e9))
 const timeLimit = 120_000 * times
 const backends: readonly Backend[] = ['nft', 'iptables', 'iptables-legacy']
 

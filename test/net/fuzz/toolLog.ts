@@ -13,6 +13,11 @@ export interface ToolLog {
   expectCompiled(): void
 }
 
+/** What stays on an interface has a route for each, whose name the helper has from the kernel. */
+const nearRoute = String.raw`(?:route (?:(?:append|del) local fe80::/10 dev \w[\w.:@+-]*|flush exact fe80::/10) table \d+ protocol \d+)`
+const allowedTool = new RegExp(String.raw`^/usr/sbin/(?:ip -[46] (?:rule|route) (?:add|del|replace|flush) [a-z0-9/ ]+|ip -6 ${nearRoute}|nft (?:-i|-f -|delete (?:table|chain) [a-z0-9 ]+(?: (?:PREROUTING|OUTPUT))?)|ip6?tables-(?:nft|legacy)-restore --noflush -w 5|ip -[46] (?:-force )?-batch -)$`, 'u')
+const allowedLine = new RegExp(String.raw`^(?:(?:add|delete|flush) (?:table|set|chain|rule|element) inet sluice\b.*|[*:].*|-[ADX] (?:SLUICE_|PREROUTING -j SLUICE_|OUTPUT -j SLUICE_).*|COMMIT|(?:rule|route) (?:add|del|replace) [a-z0-9/ ]+|${nearRoute}|)$`, 'u')
+
 export function watchTools(namespace: string): ToolLog {
   const since = new Date().toISOString()
   // Where the log was turned meanwhile, the beginning stands in the older one.
@@ -24,11 +29,11 @@ export function watchTools(namespace: string): ToolLog {
     done,
     expectCompiled() {
       for (const { text, input } of done()) {
-        expect(text).toMatch(/^\/usr\/sbin\/(?:ip -[46] (?:rule|route) (?:add|del|replace|flush) [a-z0-9/ ]+|nft (?:-i|-f -|delete (?:table|chain) [a-z0-9 ]+(?: (?:PREROUTING|OUTPUT))?)|ip6?tables-(?:nft|legacy)-restore --noflush -w 5|ip -[46] (?:-force )?-batch -)$/)
+        expect(text).toMatch(allowedTool)
         const lines = input?.split('\n') ?? []
         // Of a long text the log keeps the beginning, to somewhere in a line.
         for (const line of lines.at(-1)?.startsWith('… and') === true ? lines.slice(0, -2) : lines) {
-          expect(line).toMatch(/^(?:(?:add|delete|flush) (?:table|set|chain|rule|element) inet sluice\b.*|[*:].*|-[ADX] (?:SLUICE_|PREROUTING -j SLUICE_|OUTPUT -j SLUICE_).*|COMMIT|(?:rule|route) (?:add|del|replace) [a-z0-9/ ]+|)$/)
+          expect(line).toMatch(allowedLine)
           expect(line).not.toMatch(/[`$\\]|\b(?:include|define|accept;.*flush)\b/)
         }
       }
