@@ -71,17 +71,21 @@ test('fields are completed from the keyboard', async () => {
 
 test('titles sort, once up and once down', async () => {
   const { window } = open
-  const title = window.page.getByRole('columnheader', { name: 'Down', exact: true })
-  await title.getByRole('button').click()
-  await expect(title).toHaveAttribute('aria-sort', 'descending')
+  /** Until the new order has come, the rows are those of the former one. */
+  const sortBy = async (name: string, order: 'ascending' | 'descending'): Promise<void> => {
+    const title = window.page.getByRole('columnheader', { name, exact: true })
+    await title.getByRole('button').click()
+    await expect(title).toHaveAttribute('aria-sort', order)
+    await expect(window.grid).toHaveAttribute('aria-busy', 'false')
+  }
+  await sortBy('Down', 'descending')
   await window.grid.press('Home')
   await expect(window.rows.first()).toContainText('5.0 kB')
-  await title.getByRole('button').click()
-  await expect(title).toHaveAttribute('aria-sort', 'ascending')
+  await sortBy('Down', 'ascending')
   // The selected flow stays in sight, wherever it stands now.
   await window.grid.press('Home')
   await expect(window.rows.first()).toContainText('0 B')
-  await window.page.getByRole('columnheader', { name: 'No.' }).getByRole('button').click()
+  await sortBy('No.', 'ascending')
   await window.grid.press('Home')
   await expect(window.rows.first()).toContainText('/orders')
 })
