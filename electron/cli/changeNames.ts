@@ -1,4 +1,4 @@
-import type { ControlRequest } from '#core/contract/controlProtocol.ts'
+import type { FoundContainers } from '#core/contract/controlProtocol.ts'
 import type { NameList, PlanEdit } from '#core/plan/editPlan.ts'
 import { parseCgroup, parseInterface } from '#core/plan/parseNames.ts'
 import { findGroup, findUser } from '#probe/accounts.ts'
@@ -29,7 +29,7 @@ type Given = Options<typeof nameShapes>
 const every = '*'
 
 /** What can be told without the gate, and what was found by the containers' names. Failures: `bad-interface`, `bad-user`, `bad-cgroup`, `unknown-cgroup`. */
-export async function nameEdits(values: Given): Promise<{ readonly names: Pick<PlanEdit, NameList>; readonly containers: Extract<ControlRequest, { type: 'edit' }>['containers'] }> {
+export async function nameEdits(values: Given): Promise<{ readonly names: Pick<PlanEdit, NameList>; readonly containers: FoundContainers }> {
   const edit = async <Name>(name: 'iface' | 'user' | 'group' | 'cgroup', find: (word: string) => Name | Promise<Name>, gone = find): Promise<{ add: Name[]; remove: Name[]; every: boolean }> => {
     const words = listed(values[name])
     const [add, remove] = await Promise.all([Promise.all(words.filter((word) => word !== every).map(find)), Promise.all(listed(values[`remove-${name}`]).map(gone))])

@@ -5,7 +5,7 @@ import type { Server, Socket } from 'node:net'
 import * as v from 'valibot'
 
 import { controlLineLimit, controlRequestShape } from '#core/contract/controlProtocol.ts'
-import type { ControlReply, ControlRequest, ControlStatus } from '#core/contract/controlProtocol.ts'
+import type { ControlReply, ControlRequest, ControlStatus, FoundContainers } from '#core/contract/controlProtocol.ts'
 import { Failure, toFailureReport } from '#core/contract/failure.ts'
 import type { PlanDifference } from '#core/plan/planDifference.ts'
 
@@ -24,7 +24,7 @@ export interface ControlServerOptions {
   /** Told of each change somebody made. */
   readonly onChange?: (difference: PlanDifference) => void
   /** Told, after such a change, of the containers among what was added. */
-  readonly onContainers?: (containers: Extract<ControlRequest, { type: 'edit' }>['containers']) => void
+  readonly onContainers?: (containers: FoundContainers) => void
 }
 
 export interface ControlServer {

@@ -29,6 +29,8 @@ export const controlRequestShape = v.variant('type', [
   v.strictObject({ type: v.literal('close') }),
 ])
 export type ControlRequest = v.InferOutput<typeof controlRequestShape>
+/** Of an edit. */
+export type FoundContainers = Extract<ControlRequest, { type: 'edit' }>['containers']
 
 const time = v.number()
 const portsDiffer = v.object({ added: v.array(portRange), removed: v.array(portRange) })
