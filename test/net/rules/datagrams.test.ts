@@ -4,6 +4,7 @@ import type { PlanWish } from '#core/plan/makePlan.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
 import { applyRules, listRules, primeIptables, whileRenewed, type AppliedRules, type ApplyOptions } from './applyRules.ts'
+import { leave } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 const armed = '5300'
@@ -41,11 +42,8 @@ beforeEach(async () => {
   relay = await startRelay(lab)
 })
 afterEach(async () => {
-  for (const each of running) await each.stop()
-  running.clear()
-  await rules?.remove()
+  await leave(running, rules, relay)
   rules = undefined
-  await relay.stop()
   // Whatever conntrack remembers of a test is none of the next one's business.
   await lab.exec('router', ['conntrack', '-F'], { reject: false })
 })

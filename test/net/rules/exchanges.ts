@@ -1,5 +1,6 @@
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import { peerProgram, type Lab, type Place } from '#test/lab/makeLab.ts'
+import type { AppliedRules } from './applyRules.ts'
 import type { TestRelay } from './testRelay.ts'
 
 export type Exchange = Record<string, unknown> & { readonly relayed: boolean }
@@ -23,4 +24,12 @@ export async function startTalk(lab: Lab, place: Place, address: string, port: s
       await peer.event((event) => event['event'] === 'line' && event['line'] === word)
     },
   })
+}
+
+/** After each test: whoever still talks, then the rules, then the relay. */
+export async function leave(running: Set<LabProcess>, rules: AppliedRules | undefined, relay: TestRelay): Promise<void> {
+  for (const each of running) await each.stop()
+  running.clear()
+  await rules?.remove()
+  await relay.stop()
 }

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 
 import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
 import { applyRules, listRules, primeIptables, type AppliedRules } from './applyRules.ts'
-import { startTalk, type Talk } from './exchanges.ts'
+import { leave, startTalk, type Talk } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 // Servers see the devices' own ports: two connections with equal ends in one machine. What conntrack takes for invalid is dropped here, as many a firewall does, so
@@ -42,11 +42,8 @@ beforeEach(async () => {
   relay = await startRelay(lab, { hold: true, keep: true })
 })
 afterEach(async () => {
-  for (const each of running) await each.stop()
-  running.clear()
-  await rules?.remove()
+  await leave(running, rules, relay)
   rules = undefined
-  await relay.stop()
   expect(await listRules(lab)).toBe(before)
 })
 

@@ -6,7 +6,7 @@ import { defaultTable, routeProtocol } from '#core/rules/names.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import { makeLab, type Lab } from '#test/lab/makeLab.ts'
 import { applyRules, listRules, primeIptables, type AppliedRules, type ApplyOptions } from './applyRules.ts'
-import { exchange, startTalk, type Talk } from './exchanges.ts'
+import { exchange, leave, startTalk, type Talk } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 /** A program in the router and machines on two of its links that have the same address. */
@@ -40,11 +40,8 @@ beforeEach(async () => {
   relay = await startRelay(lab, { hold: true })
 })
 afterEach(async () => {
-  for (const each of running) await each.stop()
-  running.clear()
-  await rules?.remove()
+  await leave(running, rules, relay)
   rules = undefined
-  await relay.stop()
   expect(await listRules(lab)).toBe(before)
   await lab.exec('router', ['conntrack', '-F'], { reject: false })
 })

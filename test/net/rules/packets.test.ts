@@ -9,7 +9,7 @@ import { iptablesTools } from '#probe/tools.ts'
 import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 import { applyRules, listRules, primeIptables, type AppliedRules } from './applyRules.ts'
-import { exchange, startTalk, type Exchange, type Talk } from './exchanges.ts'
+import { exchange, leave, startTalk, type Exchange, type Talk } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 const armed = '8080'
@@ -38,11 +38,8 @@ beforeEach(async () => {
 })
 afterEach(async ({ task }) => {
   if (task.result?.state === 'fail') console.log(await describeRouter())
-  for (const each of running) await each.stop()
-  running.clear()
-  await rules?.remove()
+  await leave(running, rules, relay)
   rules = undefined
-  await relay.stop()
 })
 
 /** What was where when a test failed. */

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { PlanWish } from '#core/plan/makePlan.ts'
 import { labAddresses, makeLab, type Lab, type Place } from '#test/lab/makeLab.ts'
 import { applyRules, listRules, primeIptables, type AppliedRules } from './applyRules.ts'
-import { exchange, startTalk, type Exchange, type Talk } from './exchanges.ts'
+import { exchange, leave, startTalk, type Exchange, type Talk } from './exchanges.ts'
 import { startRelay, type TestRelay } from './testRelay.ts'
 
 // A kernel without TPROXY, or without the match for transparent sockets: the facts say so, the rules redirect, and the relay asks conntrack where flows were going.
@@ -30,11 +30,8 @@ beforeAll(async () => {
 })
 afterAll(() => lab.remove())
 afterEach(async () => {
-  for (const each of running) await each.stop()
-  running.clear()
-  await rules?.remove()
+  await leave(running, rules, relay)
   rules = undefined
-  await relay.stop()
 })
 
 const ask = (place: Place, address: string, port: string): Promise<Exchange> => exchange(lab, relay, place, address, port)
