@@ -211,12 +211,12 @@ int UdpRelay::makeSockets(UdpFlow& flow, std::uint8_t depth) {
 
   int error = 0;
   Descriptor facing;
-  // A service has that address and port: a socket of ours there would take datagrams of its other clients until it is connected.
-  const bool shares = flow.record.scope == FlowScope::kIncoming;
+  // A server on this very machine has that address and port: a socket of ours there would take datagrams of its other clients, and what the relay itself says to it, until it is connected.
+  const bool shares = request.ownServer;
   if (!shares) facing = openUdpClientSide(client, server, shared_.options.uplinkMark, error);
   if (!shares && !facing && exhausted(error) && shedOldest()) facing = openUdpClientSide(client, server, shared_.options.uplinkMark, error);
   if (!facing && exhausted(error)) return error;
-  // Any other reason (a local program holds that port on all addresses), and for a service here: the listener goes on receiving, and answers leave as whole packets.
+  // Any other reason (a local program holds that port on all addresses), and for a server here: the listener goes on receiving, and answers leave as whole packets.
   if (facing) {
     flow.fd[kClient] = facing.release();
     flow.fresh = true;

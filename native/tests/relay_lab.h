@@ -103,7 +103,7 @@ inline std::string rules(bool exempt, bool hold) {
   const std::string held = hold ? "tcp flags & (fin|syn|rst|ack) == syn log group 7701 snaplen 160 drop\n" : "";
   return R"(table inet lab {
   chain pre { type filter hook prerouting priority filter + 50; policy accept;
-    meta l4proto udp socket transparent 1 meta mark set meta mark | 0x02000000 accept
+    meta l4proto udp socket transparent 1 jump divert_udp
     tcp flags & (fin|syn|rst|ack) != syn socket transparent 1 meta mark set meta mark | 0x02000000 accept
     meta l4proto { icmp, icmpv6 } socket transparent 1 meta mark set meta mark | 0x02000000 accept
     iifname "lo" meta mark & 0x90000000 == 0x90000000 tcp flags & (fin|syn|rst|ack) == syn jump take_lo
@@ -111,6 +111,11 @@ inline std::string rules(bool exempt, bool hold) {
     iifname "cl0" udp dport { 53, 8000-8999 } fib daddr type local ct direction original ct mark & 0x02000000 == 0x02000000 jump take
     iifname "cl0" tcp flags & (fin|syn|rst|ack) != syn ct direction original ct mark & 0x02000000 == 0x02000000 jump take
     iifname "cl0" jump fwd_port
+  }
+  chain divert_udp {
+    meta nfproto ipv4 udp dport { 53, 8000-8999 } tproxy ip to 127.0.0.1:50080 meta mark set meta mark | 0x02000000 accept
+    meta nfproto ipv6 udp dport { 53, 8000-8999 } tproxy ip6 to [::1]:50080 meta mark set meta mark | 0x02000000 accept
+    meta mark set meta mark | 0x02000000 accept
   }
   chain fwd_port {
     tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 ct mark set ct mark | 0x02000000 jump take
