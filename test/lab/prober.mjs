@@ -1,6 +1,6 @@
 // Many small exchanges from one process, so that a whole table of verdicts costs little. Plain JavaScript, run by Node inside a namespace.
 //   prober.mjs FIRST_PORT [COUNT]
-// Reads lines {"id","host","port","udp"?,"from"?,"timeout"?} (ms), answers each with {"id","ok":true,"server","seenAddress","seenPort","localPort"} or {"id","ok":false,"error"}.
+// Reads lines {"id","host","port","udp"?,"from"?,"timeout"?} (ms), answers each with {"id","ok":true,"server","seenAddress","seenPort","localPort"} or {"id","ok":false,"error","localPort"}.
 // Local ports are taken in turn from FIRST_PORT on, below the kernel's ephemeral range: a relay's upstream port is never among them, so "seenPort differs from
 // localPort" says for certain that somebody stood between.
 import dgram from 'node:dgram'
@@ -53,6 +53,6 @@ function probeUdp({ host, port, from, timeout = usualTimeout }, localPort) {
 readline.createInterface({ input: process.stdin }).on('line', async (line) => {
   const { id, udp, ...target } = JSON.parse(line)
   const localPort = first + (next++ % count)
-  tell({ id, ...(await (udp ? probeUdp : probeTcp)(target, localPort)) })
+  tell({ id, localPort, ...(await (udp ? probeUdp : probeTcp)(target, localPort)) })
 })
 tell({ event: 'ready' })

@@ -39,3 +39,26 @@ export const udpPlans: Readonly<Record<string, PlanWish>> = {
   'UDP of everybody': { tcp: '8080', udp: '8080-9000', scope: ['local', 'forwarded', 'incoming'] },
   'UDP of one user to one server': { tcp: '9000', udp: '8080', users: [4711], servers: Object.values(second.server), scope: ['local'] },
 }
+
+/** What of UDP can be chosen anew while a gate is open. */
+export const udpChoicePlans: Readonly<Record<string, PlanWish>> = {
+  'a port of UDP refused': { tcp: '8080', udp: '8080', refuse: '8081' },
+  'refused to devices and at services, others carried on': { tcp: '9000', udp: '9000', refuse: '8081', scope: ['forwarded', 'incoming'] },
+  'silence soon over': { tcp: '8080', udp: '8080-9000', udpIdle: { other: 5 } },
+}
+
+/** What is chosen once, when a gate is opened. */
+export const stances: Readonly<Record<string, Pick<PlanWish, 'keepPort'>>> = {
+  'ports of our own': {},
+  'devices keep their ports': { keepPort: true },
+}
+
+/** How new flows go, chosen anew with each plan. The proxies' ports are those of proxies.ts; on the last one nobody listens. */
+export const ways: Readonly<Record<string, Pick<PlanWish, 'hold' | 'send'>>> = {
+  'waiting': {},
+  'not waiting': { hold: false },
+  'waiting, by SOCKS': { send: ['9000=socks5:127.0.0.1:1080'] },
+  'not waiting, by PROXY protocol': { hold: false, send: ['9000=proxy2:127.0.0.1:8888'] },
+  'waiting, by TPROXY': { send: ['9000=tproxy:8889'] },
+  'waiting, to nobody': { send: ['9000=socks5:127.0.0.1:1081'] },
+}

@@ -2,14 +2,19 @@ import { mkdirSync, rmdirSync } from 'node:fs'
 
 import ipaddr from 'ipaddr.js'
 
+import type { FlowRow } from '#core/flow/flow.ts'
 import type { InterceptionPlan, PortRange, Scope } from '#core/plan/plan.ts'
 import { listCgroups } from '#probe/cgroups.ts'
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 
+/** Each one's own, 4,400 of them: none that somebody listens on, which no device could keep, nor any the relay deals to flows. */
+const firstPorts = [2000, 10_000, 15_000, 19_400, 23_800, 28_200] as const
 const prober = new URL('../../lab/prober.mjs', import.meta.url).pathname
 export const ports = [8080, 8081, 9000] as const
+/** Nobody listens there. */
+export const closedPort = 8082
 export const second = {
   client: { ipv4: '198.51.100.3', ipv6: '2001:db8:1::3' },
   server: { ipv4: '203.0.113.9', ipv6: '2001:db8:2::9' },
@@ -31,8 +36,11 @@ export interface Probe {
   readonly source: string
   readonly server: string
 }
-/** `relayed` or `direct` for each probe, by its name; anything else is what went wrong. */
+/** `relayed` or `direct` for each probe, by its name; else whom the server took for the client, or what went wrong. */
 export type Verdicts = Readonly<Record<string, string>>
+
+/** What a proxy's flows look like to a server, by the proxy's port: where it has no address of its own, programs here look the same by it as without. */
+export type ProxyLooks = Readonly<Record<number, (probe: Probe) => string>>
 
 export interface VerdictLab {
   readonly lab: Lab
@@ -41,15 +49,17 @@ export interface VerdictLab {
   /** Asks everything at once, in the laboratory as it is. `silence`: milliseconds after which who hears nothing gives up; left out where everybody is to hear something. */
   judge(silence?: number): Promise<Verdicts>
   /** What a plan means, said anew without the compiler: the table of truth for every backend. */
-  meaning(plan: InterceptionPlan): Verdicts
+  meaning(plan: InterceptionPlan, proxies?: ProxyLooks): Verdicts
+  /** Both ends of whatever the last judging asked, as `endsOf` writes them, and whether a plan takes it. */
+  asked(plan: InterceptionPlan): readonly { readonly ends: string; readonly taken: boolean }[]
   remove(): Promise<void>
 }
 
 /**
  * A laboratory with everybody a plan can tell apart: two clients, and in the router a program of root's, of another user, of another group and in a cgroup of its
- * own; two servers, and services of the router itself, three ports, both families, TCP and UDP.
+ * own; two servers, and services of the router itself, three ports, both families, TCP and UDP; where `closed`, also a port where nobody listens.
  */
-export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promise<VerdictLab> {
+export async function makeVerdictLab({ udp, closed = false }: { readonly udp: boolean; readonly closed?: boolean }): Promise<VerdictLab> {
   const lab = await makeLab()
   const cgroupPrefix = (await listCgroups())?.prefix ?? ''
   const cgroup = `sluicelab-${String(process.pid)}`
@@ -77,7 +87,7 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
       const enter = who.cgroup !== undefined
         ? ['sh', '-c', 'echo $$ > "$0"/inner/cgroup.procs && exec "$@"', cgroupPath]
         : who.uid === 0 ? [] : ['setpriv', `--reuid=${String(who.uid)}`, `--regid=${String(who.gid)}`, '--clear-groups', '--']
-      const started = lab.spawn(who.place, [...enter, process.execPath, prober, String(10_000 + 3000 * index), '2900'])
+      const started = lab.spawn(who.place, [...enter, process.execPath, prober, String(firstPorts[index]), '4400'])
       probers.set(who, started)
     }
     await Promise.all([...probers.values()].map((each) => each.event(({ event }) => event === 'ready', 30_000)))
@@ -89,8 +99,8 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
   const probes: Probe[] = whos.flatMap((who) =>
     (['ipv4', 'ipv6'] as const).flatMap((family) =>
       [labAddresses[family].server, second.server[family], ...(who.place === 'client' ? [labAddresses[family].routerToClient] : [])].flatMap((server) =>
-        ports.flatMap((port) =>
-          (udp ? (['tcp', 'udp'] as const) : (['tcp'] as const)).map((transport): Probe => ({
+        [...ports, ...(closed && server !== second.server[family] ? [closedPort] : [])].flatMap((port) =>
+          (udp && port !== closedPort ? (['tcp', 'udp'] as const) : (['tcp'] as const)).map((transport): Probe => ({
             who, family, transport, port, server,
             source: who.source?.[family] ?? (who.place === 'client' ? labAddresses[family].client : labAddresses[family].routerToServer),
           })),
@@ -101,6 +111,7 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
   const nameOf = ({ who, transport, server, port }: Probe): string => `${who.name} ${transport} ${server} ${String(port)}`
 
   let rounds = 0
+  const localPorts = new Map<Probe, number>()
   return {
     lab,
     cgroup,
@@ -111,7 +122,9 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
         const process = probers.get(probe.who) as LabProcess
         const id = `${String(round)}.${String(index)}`
         process.write(JSON.stringify({ id, host: probe.server, port: probe.port, ...(probe.transport === 'udp' ? { udp: true } : {}), from: probe.source, timeout: silence }))
-        const answer = await process.event((event) => event['id'] === id)
+        // Read once it is found: whoever asks looks through all that was answered before.
+        const answer = JSON.parse(await process.line((line) => line.startsWith(`{"id":"${id}"`))) as Record<string, unknown>
+        localPorts.set(probe, Number(answer['localPort']))
         const seen = answer['ok'] !== true ? String(answer['error'])
           : answer['seenAddress'] !== probe.source ? `seen as ${String(answer['seenAddress'])}`
             : answer['seenPort'] === answer['localPort'] ? 'direct' : 'relayed'
@@ -119,7 +132,9 @@ export async function makeVerdictLab({ udp }: { readonly udp: boolean }): Promis
       })
       return Object.fromEntries(await Promise.all(asked))
     },
-    meaning: (plan) => Object.fromEntries(probes.map((probe) => [nameOf(probe), takes(plan, probe) ? 'relayed' : 'direct'])),
+    meaning: (plan, proxies = {}) => Object.fromEntries(probes.map((probe) => [nameOf(probe), meaningOf(plan, probe, proxies)])),
+    asked: (plan) =>
+      [...localPorts].map(([probe, port]) => ({ ends: endsOf({ transport: probe.transport, client: { address: probe.source, port }, server: { address: probe.server, port: probe.port } }), taken: takes(plan, probe) })),
     async remove() {
       await lab.remove()
       // The kernel lets go of a cgroup when its last process has been collected.
@@ -142,6 +157,27 @@ const ownServices: readonly string[] = [labAddresses.ipv4.routerToClient, labAdd
 function scopeOf({ place }: Who, server: string): Scope {
   if (place === 'router') return 'local'
   return ownServices.includes(server) ? 'incoming' : 'forwarded'
+}
+
+export function endsOf({ transport, client, server }: Pick<FlowRow, 'transport' | 'client' | 'server'>): string {
+  return `${transport} ${client.address} ${String(client.port)} ${server.address} ${String(server.port)}`
+}
+
+function meaningOf(plan: InterceptionPlan, probe: Probe, proxies: ProxyLooks): string {
+  const { transport, port, who, server } = probe
+  const among = (ranges: readonly PortRange[]): boolean => ranges.some(({ from, to }) => port >= from && port <= to)
+  const taken = takes(plan, probe)
+  const scope = scopeOf(who, server)
+  if (transport === 'udp') return !taken ? 'direct' : among(plan.refuse) ? 'ECONNREFUSED' : 'relayed'
+  // What comes in for a service never waits.
+  const waits = plan.hold && scope !== 'incoming'
+  if (port === closedPort) return taken && !waits ? 'ECONNRESET' : 'ECONNREFUSED'
+  if (!taken) return 'direct'
+  const via = plan.handOver.find(({ ports: sent }) => among(sent))?.to
+  // A proxy in TPROXY mode would not hear a service's answers.
+  if (via !== undefined && 'port' in via && !(via.kind === 'tproxy' && scope === 'incoming')) return proxies[via.port]?.(probe) ?? 'relayed'
+  // A kept port looks as if nobody stood between.
+  return plan.keepPort && scope === 'forwarded' ? 'direct' : 'relayed'
 }
 
 function takes(plan: InterceptionPlan, { who, transport, port, source, server }: Probe): boolean {

@@ -1,4 +1,4 @@
-import type { FlowDetails } from '#core/flow/flow.ts'
+import type { FlowDetails, FlowRow } from '#core/flow/flow.ts'
 import { Session } from '#session/session.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
 
@@ -15,11 +15,18 @@ export async function ask(lab: Lab, from: Place, address: string, port: number):
 }
 
 export async function flowsOf(session: string): Promise<FlowDetails[]> {
+  return read(session, (opened) => [...opened.flows('')].map(({ id }) => opened.details(id)))
+}
+export async function rowsOf(session: string): Promise<FlowRow[]> {
+  return read(session, (opened) => [...opened.flows('')])
+}
+
+async function read<T>(session: string, look: (opened: Session) => T): Promise<T> {
   const opened = Session.open(session, false, { changed: () => undefined })
   await opened.finish()
-  const details = [...opened.flows('')].map(({ id }) => opened.details(id))
+  const seen = look(opened)
   await opened.close()
-  return details
+  return seen
 }
 export const shape = ({ row, via }: FlowDetails): unknown => ({ scope: row.scope, state: row.state, ...(via === undefined ? {} : { via }), ...(row.process === undefined ? {} : { by: row.process.name }) })
 export const sorted = (shapes: unknown[]): string[] => shapes.map((each) => JSON.stringify(each)).sort()
