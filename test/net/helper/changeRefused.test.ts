@@ -1,7 +1,9 @@
-import { describe, expect, test } from 'vitest'
+import { existsSync, mkdirSync, rmdirSync } from 'node:fs'
+import { afterEach, describe, expect, test } from 'vitest'
 
 import type { PlanWish } from '#core/plan/makePlan.ts'
 import type { Backend } from '#core/plan/plan.ts'
+import { listCgroups } from '#probe/cgroups.ts'
 import { labAddresses } from '#test/lab/makeLab.ts'
 
 import { ask, expectClean, expectDirect, openGate, planFor, snapshot } from './harness.ts'
@@ -67,4 +69,52 @@ describe.each(backends)('%s', (backend) => {
     await expectClean(lab, before)
     await expectDirect(lab)
   })
+})
+
+const cgroupRoot = `/sys/fs/cgroup/${(await listCgroups())?.prefix ?? ''}`
+/** Two units, of which the plans name one each. */
+const units = (['old', 'new'] as const).map((name) => `sluicelab-${String(process.pid)}-${name}`) as [string, string]
+const folders = units.map((unit) => `${cgroupRoot}/${unit}`)
+const canMake = ((): boolean => {
+  try {
+    for (const folder of folders) mkdirSync(folder)
+    for (const folder of folders) rmdirSync(folder)
+    return true
+  } catch {
+    return false
+  }
+})()
+
+const halfChange = { code: 'rules-failed', message: 'a change of the rules was refused, and so was taking back what of it was done' }
+
+/** The gate closes, says why, and leaves nothing. */
+async function expectClosed(helper: TestHelper): Promise<void> {
+  expect((await helper.event('closed')).failure).toMatchObject({ ...halfChange, detail: expect.stringMatching(/refused the rules[^]*refused the rules/) as string })
+  await helper.end()
+  await expectClean(lab, before)
+  await expectDirect(lab)
+}
+
+describe.runIf(canMake).each(['iptables', 'iptables-legacy'] as const)('%s', (backend) => {
+  afterEach(() => {
+    for (const folder of folders.filter((each) => existsSync(each))) rmdirSync(folder)
+  })
+
+  test('refused for the second family, and so is the first one’s way back, since the units of both plans ended meanwhile: the gate closes and says why', async () => {
+    for (const folder of folders) mkdirSync(folder)
+    const [old, next] = units
+    // The kernel takes no rule about a unit that is not there.
+    const helper = start(olderTool(programs.folder, backend, 'nothing at all', { at: next, words: `[[ $name == ip6* ]] && rmdir ${folders.join(' ')}` }))
+    await openGate(helper, programs, backend, { tcp: '8080', scope: ['local'], cgroups: [old] })
+    await expect(helper.request('change', planFor({ backend, tcp: '8080', scope: ['local'], cgroups: [next] }))).rejects.toMatchObject(halfChange)
+    await expectClosed(helper)
+  })
+})
+
+test('nft without owned tables: refused in its second step, and so is the way back, since somebody flushed all rules meanwhile: the gate closes and says why', async () => {
+  // They would be put back, but not amid a change: that asks for what is gone.
+  const helper = start(olderTool(programs.folder, 'nft', 'flags owner', { at: 'fwd_port [^;]*udp dport', words: '"$real" flush ruleset' }))
+  await openGate(helper, programs, 'nft', { tcp: '8080', scope: ['forwarded'] })
+  await expect(helper.request('change', planFor({ backend: 'nft', tcp: '9000', udp: '39999', scope: ['forwarded'] }))).rejects.toMatchObject(halfChange)
+  await expectClosed(helper)
 })

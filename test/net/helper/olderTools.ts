@@ -7,8 +7,9 @@ import type { Backend } from '#core/plan/plan.ts'
  * Words that start a program on a machine whose nft or iptables refuses texts that match `refuses` (an extended regular expression), as an old kernel or one without the
  * module does: in a mount namespace of its own, a script stands in the tool's place and otherwise runs the real one.
  * @param folder where the real tool's copy and the script are put
+ * @param first shell words for what somebody does just before such a text comes to the real tool, which then judges it, as often as it comes; they know the real tool as `$real` and by which `$name` it was called
  */
-export function olderTool(folder: string, tool: Backend, refuses: string): string[] {
+export function olderTool(folder: string, tool: Backend, refuses: string, first?: { readonly at: string; readonly words: string }): string[] {
   const path = realpathSync(`/usr/sbin/${{ nft: 'nft', iptables: 'iptables-nft-restore', 'iptables-legacy': 'iptables-legacy-restore' }[tool]}`)
   const [real, script] = [join(folder, `real-${tool}`), join(folder, `older-${tool}`)]
   copyFileSync(path, real)
@@ -17,14 +18,15 @@ export function olderTool(folder: string, tool: Backend, refuses: string): strin
   writeFileSync(
     script,
     `#!/bin/bash
-name=\${0##*/}
+name=\${0##*/} real=${quote(real)}
 case " $name $* " in
-  *" --version "*) exec -a "$name" ${quote(real)} "$@" ;;
+  *" --version "*) exec -a "$name" "$real" "$@" ;;
   *" -f - "*|*" --noflush "*|*"-restore"*)
     text=$(cat; echo .); text=\${text%.}
-    if grep -qE -- ${quote(refuses)} <<<"$text"; then echo "Error: Operation not supported" >&2; exit 1; fi
-    printf %s "$text" | exec -a "$name" ${quote(real)} "$@" ;;
-  *) exec -a "$name" ${quote(real)} "$@" ;;
+${first === undefined ? '' : `    if grep -qE -- ${quote(first.at)} <<<"$text"; then ${first.words}; fi
+`}    if grep -qE -- ${quote(refuses)} <<<"$text"; then echo "Error: Operation not supported" >&2; exit 1; fi
+    printf %s "$text" | exec -a "$name" "$real" "$@" ;;
+  *) exec -a "$name" "$real" "$@" ;;
 esac
 `,
   )
