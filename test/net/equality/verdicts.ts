@@ -9,8 +9,10 @@ import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
 import type { LabProcess } from '#test/lab/labProcess.ts'
 
-/** Each one's own, 4,400 of them: none that somebody listens on, which no device could keep, nor any the relay deals to flows. */
+/** Each one's own ports begin here: none that somebody listens on, which no device could keep, nor any the relay deals to flows. */
 const firstPorts = [2000, 10_000, 15_000, 19_400, 23_800, 28_200] as const
+/** A prime: whoever comes round again asks somebody else from each port, as conntrack remembers whom they asked. */
+const portsEach = 4397
 const prober = new URL('../../lab/prober.mjs', import.meta.url).pathname
 export const ports = [8080, 8081, 9000] as const
 /** Nobody listens there. */
@@ -87,7 +89,7 @@ export async function makeVerdictLab({ udp, closed = false }: { readonly udp: bo
       const enter = who.cgroup !== undefined
         ? ['sh', '-c', 'echo $$ > "$0"/inner/cgroup.procs && exec "$@"', cgroupPath]
         : who.uid === 0 ? [] : ['setpriv', `--reuid=${String(who.uid)}`, `--regid=${String(who.gid)}`, '--clear-groups', '--']
-      const started = lab.spawn(who.place, [...enter, process.execPath, prober, String(firstPorts[index]), '4400'])
+      const started = lab.spawn(who.place, [...enter, process.execPath, prober, String(firstPorts[index]), String(portsEach)])
       probers.set(who, started)
     }
     await Promise.all([...probers.values()].map((each) => each.event(({ event }) => event === 'ready', 30_000)))
