@@ -136,6 +136,7 @@ inline std::string rules(bool exempt, bool hold) {
   chain out { type route hook output priority mangle; policy accept;
     meta mark & 0x90000000 == 0x90000000 ct mark set ct mark | 0x10000000 return
     meta mark & 0x80000000 == 0x80000000 ct direction original fib daddr type local fib saddr type != local ct mark set ct mark | 0x80000000
+    meta l4proto udp meta mark & 0x80000000 == 0x80000000 ct direction original ct mark set ct mark | 0x02000000
     )" + std::string(exempt ? "meta mark & 0x80000000 == 0x80000000 return\n" : "") +
          R"(
     ct direction reply ct mark & 0x80000000 == 0x80000000 meta mark set meta mark | 0x10000000 return
@@ -143,6 +144,7 @@ inline std::string rules(bool exempt, bool hold) {
     ct mark & 0x10000000 == 0x10000000 return
     tcp flags & (fin|syn|rst|ack) == syn tcp dport 8000-8999 jump out_take
     udp dport { 53, 8000-8999 } ct state new jump out_take
+    udp dport { 53, 8000-8999 } ct direction original ct mark & 0x02000000 == 0x02000000 jump out_take
   }
   chain out_take { ct mark set ct mark | 0x10000000
     meta mark set meta mark | 0x10000000

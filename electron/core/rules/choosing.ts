@@ -60,7 +60,7 @@ export function narrowLocal({ cgroups, groups, users, servers, sources }: Interc
  */
 export function chosenOpenings({ tcp, udp }: InterceptionPlan, to: ChainName): Step[] {
   const then: Step['then'] = { does: 'jump', to }
-  const byUdp: readonly Match[] = [{ is: 'leased', transport: 'udp' }, { is: 'to-chosen-port', transport: 'udp' }, ...(to === 'out_take' ? [{ is: 'flow-new' } as const] : [])]
+  const byUdp: readonly Match[] = [{ is: 'leased', transport: 'udp' }, { is: 'to-chosen-port', transport: 'udp' }]
   return [
     ...(tcp.length === 0 ? [] : [{ when: [{ is: 'tcp-opening' }, { is: 'leased', transport: 'tcp' }, { is: 'to-chosen-port', transport: 'tcp' }], then } satisfies Step]),
     ...(udp.length === 0 ? [] : [{ when: byUdp, then }]),

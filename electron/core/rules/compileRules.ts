@@ -223,7 +223,6 @@ function output(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[
       name: 'out_sel',
       steps: [
         ...(hasLegs(plan, carried) ? [spokenForOthers] : []),
-        ...(udp.length === 0 ? [] : [{ when: [{ is: 'udp' }, { is: 'flow-established' }], then: { does: 'return' } } satisfies Step]),
         ...skips(plan),
         ...(udp.length === 0 ? [] : [{ when: [{ is: 'to-broadcast' }], then: { does: 'return' } } satisfies Step, { when: [{ is: 'of-old-udp-socket' }], then: { does: 'return' } } satisfies Step]),
         always({ does: 'jump', to: narrowing.first }),
@@ -232,7 +231,19 @@ function output(plan: InterceptionPlan, carried: Carried, holds: readonly Scope[
     {
       name: 'out',
       hook: 'output',
-      steps: [...relayedAlready(plan, carried), ...openings(plan, [], 'out_sel')],
+      steps: [
+        ...relayedAlready(plan, carried),
+        ...openings({ ...plan, udp: [] }, [], 'out_sel'),
+        // What conntrack has seen answered went to and fro before, or goes direct now, and stays as it is; but not what it knows as the relay's own, lately (`ownDatagrams`).
+        ...(udp.length === 0
+          ? []
+          : [
+              { when: [{ is: 'udp' }, { is: 'flow-new' }], then: { does: 'jump', to: 'out_sel' } } satisfies Step,
+              { when: [{ is: 'udp' }, { is: 'original-direction' }, { is: 'flow-marked', mark: marks.forwarded }], then: { does: 'jump', to: 'out_sel' } } satisfies Step,
+              // Of those, what goes direct is not the relay's any more: it stays as it is, and what answers it is not for `in_sel`.
+              { when: [{ is: 'udp' }, { is: 'original-direction' }, { is: 'flow-marked', mark: marks.forwarded }, { is: 'flow-not-marked', mark: marks.local }], then: { does: 'unmark-flow', mark: marks.forwarded } } satisfies Step,
+            ]),
+      ],
     },
   ]
 }
@@ -246,12 +257,11 @@ function openings({ tcp, udp }: InterceptionPlan, also: readonly Match[], to: Ch
 }
 
 /**
- * A device may come to use the port its address has towards a server by us. To conntrack that is the relay's own flow, so it bears the mark of those we take; else the
- * device's datagrams would pass by as old ones (`fwd_sel`), and their answers go to whom the relay's port is for.
+ * A device may come to use the port its address has towards a server by us, and a program one that the relay has had. To conntrack that is the relay's own flow, so it bears a mark; else
+ * their datagrams would pass by as old ones (`fwd_sel`, `out`), and a device's answers go to whom the relay's port is for.
  */
-function ownDatagrams(plan: InterceptionPlan, { transports: carries }: Carried): Step[] {
-  const { marks } = plan
-  if (!takesDevices(plan) || !carries.includes('udp')) return []
+function ownDatagrams({ marks }: InterceptionPlan, { transports: carries }: Carried): Step[] {
+  if (!carries.includes('udp')) return []
   return [{ when: [{ is: 'udp' }, { is: 'marked', mark: marks.uplink }, { is: 'original-direction' }], then: { does: 'mark-flow', mark: marks.forwarded } }]
 }
 
@@ -273,13 +283,23 @@ function bySpokenFor(plan: InterceptionPlan, carried: Carried, released: readonl
 function relayedAlready(plan: InterceptionPlan, carried: Carried): Step[] {
   const { marks } = plan
   const hold = plan.hold || carried.held !== undefined
+  const { transports: carries } = carried
   return [
     ...bySpokenFor(
       plan,
       carried,
       // From here on its flow is known by conntrack.
-      hold && carried.transports.includes('tcp') ? [linkLocalReleased(plan), { when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } }] : [],
+      hold && carries.includes('tcp') ? [linkLocalReleased(plan), { when: [{ is: 'marked', mark: marks.uplink }, { is: 'marked', mark: marks.local }], then: { does: 'mark-flow', mark: marks.local } }] : [],
     ),
+    ...(carries.includes('tcp')
+      ? [
+          // What conntrack forgot of a program's connection (somebody emptied it, as a firewall's reload may) the relay's next packet to it tells again. The flow's direction is that one's then.
+          { when: [{ is: 'tcp-going-on' }, { is: 'flow-new' }, { is: 'to-own' }, { is: 'from-elsewhere' }], then: { does: 'mark-flow', mark: marks.local } } satisfies Step,
+          // The relay's side, and the kernel's resets in its name.
+          { when: [{ is: 'tcp-going-on' }, { is: 'flow-marked', mark: marks.local }, { is: 'from-elsewhere' }], then: { does: 'return' } } satisfies Step,
+          { when: [{ is: 'reply-direction' }, { is: 'tcp-going-on' }, { is: 'flow-marked', mark: marks.local }, { is: 'to-elsewhere' }], then: { does: 'mark', mark: marks.local } } satisfies Step,
+        ]
+      : []),
     // Every later packet of a taken flow needs the mark again; it lives in conntrack so that draining can empty the choice and go on marking.
     { when: [{ is: 'original-direction' }, { is: 'flow-marked', mark: marks.local }], then: { does: 'mark', mark: marks.local } },
     { when: [{ is: 'flow-marked', mark: marks.local }], then: { does: 'return' } },

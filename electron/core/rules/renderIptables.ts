@@ -214,6 +214,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match, { family, oldUdp, until, h
     case 'from-chosen-interface': return sets.interfaces.length === 0 ? ['! -i lo'] : sets.interfaces.map((name) => `-i ${name.replace(/\*$/, '+')}`)
     case 'from-calling-bridge': return ruleSet.bridgesCall === true ? [fromBridge.iptables] : []
     case 'original-direction': return ['-m conntrack --ctdir ORIGINAL']
+    case 'reply-direction': return ['-m conntrack --ctdir REPLY']
     case 'marked': return [`-m mark --mark ${masked(match.mark)}`]
     case 'flow-marked': return [`-m connmark --mark ${masked(match.mark)}`]
     case 'flow-not-marked': return [`-m connmark ! --mark ${masked(match.mark)}`]

@@ -159,6 +159,7 @@ function conditionsOf(ruleSet: RuleSet, match: Match): string[] {
     case 'from-chosen-interface': return [ruleSet.sets.interfaces.length === 0 ? 'iifname != "lo"' : 'iifname @interfaces']
     case 'from-calling-bridge': return ruleSet.bridgesCall === true ? [fromBridge.nft] : []
     case 'original-direction': return ['ct direction original']
+    case 'reply-direction': return ['ct direction reply']
     case 'marked': return [`meta mark & ${hex(match.mark)} == ${hex(match.mark)}`]
     case 'flow-marked': return [`ct mark & ${hex(match.mark)} == ${hex(match.mark)}`]
     case 'flow-not-marked': return [`ct mark & ${hex(match.mark)} != ${hex(match.mark)}`]

@@ -26,6 +26,7 @@ export type Match =
   /** It comes in by a bridge that shows the rules of IP what it carries (`RuleSet.bridgesCall`), before IP itself sees it: what it is handed to here is forgotten on the way. */
   | { readonly is: 'from-calling-bridge' }
   | { readonly is: 'original-direction' }
+  | { readonly is: 'reply-direction' }
   | { readonly is: 'marked'; readonly mark: number }
   | { readonly is: 'flow-marked'; readonly mark: number }
   | { readonly is: 'flow-not-marked'; readonly mark: number }

@@ -152,6 +152,20 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       expect(await relay.total()).toBe(2)
     })
 
+    test('a program that happens on a port that was ours is taken like any other; if it goes direct it does so to its end', async () => {
+      await relay.stop()
+      relay = await startRelay(lab, { udpIdle: 1 })
+      await open({ tcp: '', udp: armed, scope: ['local'] })
+      const [one, another] = [await ask('router', server, armed), await ask('router', server, armed)].map(({ seenPort }) => String(seenPort))
+      await expect.poll(() => relay.active(), { timeout: 20_000, interval: 100 }).toBe(0)
+      expect(await ask('router', server, armed, '--bind', one ?? '')).toMatchObject({ ok: true, server: 'far', relayed: true })
+      await rules?.drain()
+      expect(await ask('router', server, armed, '--bind', another ?? '')).toMatchObject({ ok: true, seenPort: Number(another), relayed: false })
+      await rules?.remove()
+      await open({ tcp: '', udp: armed, scope: ['local'] })
+      expect(await ask('router', server, armed, '--bind', another ?? '')).toMatchObject({ ok: true, seenPort: Number(another), relayed: false })
+    })
+
     // There is no binding and connecting at once. For that moment a socket is bound to the server and is anybody's: here it stays so.
     test('a datagram goes past a transparent socket that is bound to its server and not connected yet, to the relay', async () => {
       await open({ tcp: '', udp: armed })

@@ -86,7 +86,7 @@ function holds(conditions: string, { transport, source, destination, port, opens
         })
         case '--ctstate': return { NEW: opens, 'ESTABLISHED,RELATED': !opens }[argument()] ?? false
         case '--dst-type': return argument() === 'UNICAST'
-        case '--ctdir': return (argument(), true)
+        case '--ctdir': return argument() === 'ORIGINAL'
         case '--datestop': return (argument(), true)
         case '--ttl-lt': case '--hl-lt': return (argument(), false)
         case '--mark': {
