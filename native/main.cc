@@ -17,6 +17,7 @@
 #include "control/message.h"
 #include "control/privileges.h"
 #include "net/descriptor_room.h"
+#include "net/forget_marks.h"
 #include "net/socket.h"
 #include "net/udp_socket.h"
 #include "relay/shared.h"
@@ -89,6 +90,8 @@ int run() {
   raiseDescriptorLimit();
   keepDescriptorsBack(start.threads);
   int witness = start.attribute ? startWitness() : -1;
+  // As may only who is root, and before there are rules. Without it what an earlier gate took and still lives is this one's from the beginning; nothing else is lost by it.
+  if (!forgetMarks(start.flowMarks)) std::fprintf(stderr, "marks of an earlier gate stay in connection tracking: %s\n", std::strerror(errno));
   // Only who may change rules may bind to a log; reading it needs no right.
   std::unique_ptr<SynLog> synLog;
   if (start.hold) {

@@ -218,6 +218,7 @@ export class OpenGate {
         ipv6: facts.ipv6,
         threads: request.threads,
         uplinkMark: plan.marks.uplink,
+        flowMarks: (plan.marks.local | plan.marks.forwarded | plan.marks.uplink) >>> 0,
         hold: canHold ? { group: holdGroup, releasedMark: (plan.marks.local | plan.marks.uplink) >>> 0 } : null,
         // Its answers tell the rules which flows are in a zone of their own.
         ...(canHold && plan.keepPort ? { keep: { mark: plan.marks.forwarded } } : {}),

@@ -42,6 +42,8 @@ export interface RelayStart {
   readonly ipv6: boolean
   readonly threads: number
   readonly uplinkMark: number
+  /** Bits that flows of an earlier gate may still bear in conntrack: none of them is this one's. */
+  readonly flowMarks?: number
   /** Where the rules put SYNs that wait for their server, and what leads them to the listener when they have waited. null: none waits. */
   readonly hold: { readonly group: number; readonly releasedMark: number } | null
   /** A held flow of a device goes on with the device's own port, and its client comes to a listener of its own whose answers bear that mark. */

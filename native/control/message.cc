@@ -156,6 +156,7 @@ ControlMessage parseStart(const Json& json) {
   start.ipv6 = reader.boolean("ipv6");
   start.threads = static_cast<unsigned>(reader.integer("threads", 1, 64));
   start.uplinkMark = static_cast<std::uint32_t>(reader.integer("uplinkMark", 0, std::numeric_limits<std::uint32_t>::max()));
+  if (json.member("flowMarks") != nullptr) start.flowMarks = static_cast<std::uint32_t>(reader.integer("flowMarks", 0, std::numeric_limits<std::uint32_t>::max()));
   start.attribute = reader.boolean("attribute");
   start.maxFlows = static_cast<unsigned>(reader.integer("maxFlows", 1, 1000000));
   start.version = reader.text("version", 64);

@@ -38,6 +38,7 @@ struct StartMessage {
   bool ipv6 = true;
   unsigned threads = 1;               // 1..64
   std::uint32_t uplinkMark = 0;       // 0: none
+  std::uint32_t flowMarks = 0;        // bits that conntrack is to forget of flows before; may be absent
   std::string folder;                 // absolute
   bool payload = true;
   std::optional<std::uint64_t> maxBytesPerFlow, maxBytes, segmentBytes;

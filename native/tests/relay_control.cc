@@ -40,6 +40,10 @@ void parsing() {
   CHECK_EQ(read.folder, "/x/y.sluice");
   CHECK(!read.maxBytesPerFlow.has_value());
   CHECK_EQ(*read.maxBytes, 5U);
+  CHECK_EQ(read.flowMarks, 0U);
+  const ControlMessage marked = parseControlLine(start.substr(0, start.size() - 1) + ",\"flowMarks\":2449473536}");
+  CHECK_EQ(std::get<StartMessage>(marked).flowMarks, 0x92000000U);
+  is(start.substr(0, start.size() - 1) + ",\"flowMarks\":4294967296}", kMalformed);
   CHECK(!read.udp && read.udpIdle.dns == 10 && read.udpIdle.quic == 60 && read.udpIdle.other == 60 && read.refuse.empty());
   const std::string withUdp = start.substr(0, start.size() - 1) + R"(,"udp":true,"udpIdle":{"dns":3,"other":86400},"refuse":[{"from":443,"to":443},{"from":1,"to":65535}]})";
   const ControlMessage udpMessage = parseControlLine(withUdp);

@@ -70,6 +70,30 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     expect(await snapshot(lab)).toBe(withNeighbour)
   })
 
+  test('UDP that an earlier gate took and that goes on is none of the next one\'s', async () => {
+    await lab.peer('server', 'serve', 'origin', '5300', '--udp').event(({ event }) => event === 'listening')
+    await openGate(helper, programs, backend, { udp: '5300' })
+    const talks = (['client', 'router'] as const).flatMap((from) => (['ipv4', 'ipv6'] as const).map((family) => lab.peer(from, 'talk', labAddresses[family].server, '5300', '--udp')))
+    await Promise.all(talks.map((talk) => talk.event(({ event }) => event === 'open')))
+    /** The ports the server sees. Each word is said once: an answer that does not come is a datagram that was lost. */
+    const ports = async (word: string): Promise<unknown[]> => {
+      for (const talk of talks) talk.write(`send ${word}`)
+      return Promise.all(talks.map(async (talk) => (await talk.event(({ event, echo }) => event === 'answer' && echo === word))['seenPort']))
+    }
+    const relayed = await ports('first')
+    await helper.request('close', {})
+    const own = await ports('between')
+    expect(own.filter((port, at) => port === relayed[at])).toEqual([])
+    for (const wish of [{}, { tcp: '', udp: '9999' }, { udp: '5300' }]) {
+      await helper.request('open', openArguments(makeSession(programs, 'next'), backend, wish))
+      expect(await ports(`beside ${JSON.stringify(wish)}`)).toEqual(own)
+      await helper.request('close', {})
+    }
+    for (const talk of talks) await talk.stop()
+    await helper.end()
+    await expectClean(lab, before)
+  })
+
   test('an app that goes away takes the gate with it', async () => {
     await openGate(helper, programs, backend)
     await helper.end()
