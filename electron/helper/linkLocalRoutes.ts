@@ -2,6 +2,7 @@ import { linkLocalNetwork } from '#core/rules/names.ts'
 import { linkLocalRoute } from '#core/rules/renderRoutes.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
 
+import { logAction } from './actionLog.ts'
 import { startMonitor } from './monitor.ts'
 import type { Monitor } from './monitor.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -13,6 +14,8 @@ export interface LinkLocalRoutesOptions {
   readonly routing: RuleSet['routing']
   /** A process that must not outlive the helper. */
   readonly onProcess: (process: ProcessIdentity) => void
+  /** Somebody took one away from an interface that stayed as it was; it is back. One sentence for a person. */
+  readonly onRestored: (message: string) => void
 }
 
 /** Whoever makes an interface gives it its addresses just after. */
@@ -22,6 +25,8 @@ const lookEvery = 5000
 /** Where containers come and go by the hundred, no more than a fifth of the time. */
 const share = 4
 const mostTries = 3
+/** The kernel tells that a route went with its interface before it tells of the interface. */
+const toldWithin = 1000
 
 /**
  * Keeps our table's route for each interface that has a link-local address of IPv6, while such flows may be relayed (`core/rules/linkLocal.ts`). The kernel takes such a route away with
@@ -36,6 +41,9 @@ export class LinkLocalRoutes {
   #next: NodeJS.Timeout | undefined
   #looking: Promise<void> = Promise.resolve()
   #restUntil = 0
+  /** Interfaces that somebody may have taken the route of, and who is to be told. */
+  readonly #robbed = new Set<string>()
+  #telling: NodeJS.Timeout | undefined
   /** In a row, and in vain: that the kernel will not have one is not asked, and logged, for ever. */
   readonly #tries = new Map<string, number>()
 
@@ -61,6 +69,7 @@ export class LinkLocalRoutes {
     clearTimeout(this.#next)
     clearInterval(this.#timer)
     await this.#looking
+    clearTimeout(this.#telling)
     const ip = findTool('ip')
     if (!kept || ip === undefined) return
     const { table, protocol } = this.#options.routing
@@ -71,8 +80,18 @@ export class LinkLocalRoutes {
     const ip = findTool('ip')
     if (this.#state !== 'kept' || ip === undefined) return
     const begun = performance.now()
-    // Every line is one of an address or an interface, or goes on with what was said of it.
-    this.#monitor = startMonitor([ip, '-6', 'monitor', 'address', 'link'], () => this.stir(), () => {
+    const ours = `table ${String(this.#options.routing.table)} `
+    this.#monitor = startMonitor([ip, '-6', '-N', 'monitor', 'label', 'address', 'link', 'route'], (line) => {
+      if (!line.startsWith('[ROUTE]')) {
+        // One of an address or an interface, or it goes on with what was said of it. What went with that nobody took.
+        this.#robbed.clear()
+        this.stir()
+      } else if (line.startsWith('[ROUTE]Deleted ') && line.includes(` ${linkLocalNetwork} `) && line.includes(ours)) {
+        const device = / dev (\S+)/.exec(line)?.[1]
+        if (device !== undefined) this.#robbed.add(device)
+        this.stir()
+      }
+    }, () => {
       const wait = restartWait(performance.now() - begun, waited)
       this.#restart = setTimeout(() => {
         this.#watch(wait)
@@ -117,6 +136,17 @@ export class LinkLocalRoutes {
     if (missing.length === 0 || this.#isStopped()) return
     // -force: one may have gone meanwhile.
     await runTool(ip, ['-6', '-force', '-batch', '-'], { input: missing.map((name) => `${linkLocalRoute(routing, name).slice(1).join(' ')}\n`).join('') })
+    if (missing.some((name) => this.#robbed.has(name))) this.#telling ??= setTimeout(() => this.#tell(), toldWithin)
+  }
+
+  #tell(): void {
+    this.#telling = undefined
+    const names = [...this.#robbed]
+    this.#robbed.clear()
+    if (names.length === 0 || this.#isStopped()) return
+    const message = `Somebody else took away the link-local route of ${names.slice(0, 4).join(', ')}${names.length > 4 ? ` and ${String(names.length - 4)} more` : ''}; it was put back.`
+    logAction({ result: 'note', text: message })
+    this.#options.onRestored(message)
   }
 
   /** Asked anew after each wait. */

@@ -12,6 +12,7 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
+import type { RuleSet } from '#core/rules/ruleSet.ts'
 import { bridgesCallRules, canTellBridges, lookAtBridges } from '#probe/bridges.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
@@ -167,7 +168,7 @@ export class OpenGate {
     const [survey, facts, firewalls, markWriters] = await Promise.all([
       surveyKernel(plan.table),
       probeMachine({ privileged: true, choice: plan.backend }),
-      plan.scope.includes('forwarded') ? readInputFirewalls(plan.marks.forwarded) : [],
+      takesDevices(plan) ? readInputFirewalls(plan.marks.forwarded) : [],
       readMarkWriters(),
       removeLeftScopes(),
     ])
@@ -184,7 +185,8 @@ export class OpenGate {
     const backend = chooseBackend(plan, facts)
     const ruleSet = requireDigest(plan, facts, request.digest)
     for (const message of describeLosses(plan, facts)) this.#context.emit({ event: 'warning', code: 'redirect', message })
-    this.#warnOfFirewalls(firewalls.filter((each) => !each.letsPass), holdsSyns(ruleSet))
+    const dropping = mustPassFirewalls(plan, ruleSet.way) ? firewalls.filter((each) => !each.letsPass) : []
+    this.#warnOfFirewalls(dropping, plan, holdsSyns(ruleSet))
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
 
@@ -244,7 +246,11 @@ export class OpenGate {
     this.#step('adding routes')
     this.#undo.push({ what: 'routes', run: () => revertRoutes(applied.ruleSet) })
     if (applied.ipv6 && facts.ipv6 && ruleSet.way !== 'redirect') {
-      const linkLocal = new LinkLocalRoutes({ routing: ruleSet.routing, onProcess: (process) => this.#endWith(process) })
+      const linkLocal = new LinkLocalRoutes({
+        routing: ruleSet.routing,
+        onProcess: (process) => this.#endWith(process),
+        onRestored: (message) => this.#context.emit({ event: 'warning', code: 'rules-restored', message }),
+      })
       this.#linkLocal = linkLocal
       this.#undo.push({ what: 'routes of interfaces', run: () => linkLocal.remove() })
     }
@@ -271,7 +277,7 @@ export class OpenGate {
     signal.throwIfAborted()
     this.#applied = applied
     this.#watchRules(backend, applied.ruleSet, keeper)
-    this.#watchSurroundings({ lenient: facts.lenientLo === true, bridgesCall: bridgesCalled }, ready.holds, firewalls.filter((each) => !each.letsPass))
+    this.#watchSurroundings({ lenient: facts.lenientLo === true, bridgesCall: bridgesCalled }, ready.holds, dropping)
     this.#watchCgroups(applied)
     this.#watchMarks(plan.marks)
     this.#phase = 'open'
@@ -317,12 +323,12 @@ export class OpenGate {
       ...now,
       firewalls,
       mark: () => {
-        const plan = this.#applied?.plan
-        return plan?.scope.includes('forwarded') === true ? plan.marks.forwarded : undefined
+        const now = this.#applied
+        return now !== undefined && mustPassFirewalls(now.plan, now.ruleSet.way) ? now.plan.marks.forwarded : undefined
       },
       onLenience: (now) => void this.#inTurn(() => this.#followLenience(now, holds)).catch((error: unknown) => this.#collapse(error)),
       onBridges: (call) => void this.#inTurn(() => this.#followBridges(call)).catch((error: unknown) => this.#collapse(error)),
-      onFirewalls: (found) => this.#applied !== undefined && this.#warnOfFirewalls(found, holds && waitsForwarded(this.#applied)),
+      onFirewalls: (found) => this.#applied !== undefined && this.#warnOfFirewalls(found, this.#applied.plan, holds && waitsForwarded(this.#applied)),
     })
     this.#surroundings = surroundings
     surroundings.start()
@@ -434,7 +440,8 @@ export class OpenGate {
       if (next.plan.handOver.some(({ to }) => to.kind === 'tproxy')) await this.#tellRelay(next.plan, next.plan.handOver)
       if (holdsSyns(next.ruleSet) && !holdsSyns(applied.ruleSet)) this.#warnOfNoHold()
       // A SYN that waits comes in by lo, which firewalls let pass; one that does no longer does not.
-      if (next.plan.scope.includes('forwarded') && (!applied.plan.scope.includes('forwarded') || (waitsForwarded(applied) && !waitsForwarded(next)))) this.#surroundings?.tellFirewallsAnew()
+      const more = next.plan.scope.some((each) => !applied.plan.scope.includes(each))
+      if (mustPassFirewalls(next.plan, next.ruleSet.way) && (more || (waitsForwarded(applied) && !waitsForwarded(next)))) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
     })
@@ -516,11 +523,13 @@ export class OpenGate {
   }
 
   /** A SYN that was held comes to INPUT by lo, which firewalls let pass; one that somebody translates is not held, and no datagram is. */
-  #warnOfFirewalls(firewalls: readonly InputFirewall[], held: boolean): void {
+  #warnOfFirewalls(firewalls: readonly InputFirewall[], { scope }: Pick<InterceptionPlan, 'scope'>, held: boolean): void {
     if (firewalls.length === 0) return
+    const forwarded = held ? 'forwarded UDP, and forwarded flows that somebody translates (NAT),' : 'forwarded flows'
+    const what = !scope.includes('forwarded') ? 'flows to services of this computer' : forwarded
     const where = firewalls.map(({ chain }) => chain).join(', ')
     const mends = firewalls.map(({ mend }) => `\`${mend}\``).join(' and ')
-    this.#context.emit({ event: 'warning', code: 'firewall', message: `A firewall drops what comes in (${where}): ${held ? 'forwarded UDP, and forwarded flows that somebody translates (NAT),' : 'forwarded flows'} will not reach the relay, those of this computer will. To mend it: ${mends}` })
+    this.#context.emit({ event: 'warning', code: 'firewall', message: `A firewall drops what comes in (${where}): ${what} will not reach the relay, those of programs here will. To mend it: ${mends}` })
   }
 
   #warnOfNoHold(): void {
@@ -737,4 +746,9 @@ function withoutRoom(error: unknown): unknown {
   if (code === 'ENOSPC' || code === 'EDQUOT') return new Failure('disk-full', `there is no room in ${runFolder}`, (error as Error).message)
   if (code === 'EROFS') return new Failure('cannot-write', `${runFolder} cannot be written`, (error as Error).message)
   return error
+}
+
+/** Of packets that come in otherwise than INPUT expects: forwarded ones with their foreign destination, and where destinations are translated what is for services here, with the relay's port. */
+function mustPassFirewalls({ scope }: Pick<InterceptionPlan, 'scope'>, way: RuleSet['way']): boolean {
+  return scope.includes('forwarded') || (way === 'redirect' && scope.includes('incoming'))
 }

@@ -52,6 +52,18 @@ test('an interface that is there, one that comes, one that goes down and comes u
   await expectClean(lab, before)
 })
 
+test('one that somebody takes away is put back, and a person is told', async () => {
+  const helper = start()
+  await openGate(helper, programs, 'nft', { scope: ['local'] })
+  expect(await devices()).toEqual(['cl0', 'sv0'])
+  await router('ip -6 route flush exact fe80::/10 table 7701')
+  const { message } = await helper.event('warning')
+  expect(message).toMatch(/^Somebody else took away the link-local route of (cl0, sv0|sv0, cl0); it was put back\.$/)
+  expect(await devices()).toEqual(['cl0', 'sv0'])
+  await helper.end()
+  await expectClean(lab, before)
+})
+
 test('fifty at once, and the helper killed while they are there', async () => {
   const names = Array.from({ length: 50 }, (_, index) => `many${String(index)}`)
   const held = await snapshot(lab)
