@@ -125,6 +125,27 @@ void silent(const Gateway& gateway) {
   checkClosed(relay.finish(), "gate-closed", "gate");
 }
 
+// Nobody ever answers, not even that there is nobody: the client gives up by itself, and the record says what its server was.
+void neverAnswers(const Gateway& gateway) {
+  const auto once = [] { std::ofstream("/proc/sys/net/ipv4/tcp_syn_retries") << "1"; };  // of both families: given up after 3 s
+  once();
+  gateway.client->inside(once);
+  ip("neigh replace 203.0.113.98 lladdr 02:00:00:00:00:98 dev sv0");
+  ip("-6 neigh replace 2001:db8:2::98 lladdr 02:00:00:00:00:98 dev sv0");
+  Relay relay(holding());
+  gateway.client->inside([] {
+    std::thread other([] { CHECK_EQ(tryConnect(at("2001:db8:2::98", 8080)), ETIMEDOUT); });
+    CHECK_EQ(tryConnect(at("203.0.113.98", 8080)), ETIMEDOUT);
+    other.join();
+  });
+  relay.awaitActive(0);
+  const auto record = relay.finish();
+  const auto closed = facts(record, "close");
+  CHECK_EQ(closed.size(), 2U);
+  for (const Json& fact : closed) CHECK_EQ(Relay::text(fact, "reason"), "timed-out");
+  CHECK_EQ(facts(record, "connected").size(), 0U);
+}
+
 void viaGateway() {
   const Gateway gateway(true);
   ip("route add 203.0.113.128/25 via 203.0.113.2");
@@ -141,6 +162,7 @@ void viaGateway() {
   }
   crowd(gateway);
   silent(gateway);
+  neverAnswers(gateway);
 }
 
 // How many of two flows, one of them refused, had their program named.

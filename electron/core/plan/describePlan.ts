@@ -31,6 +31,7 @@ export function describePlan(plan: InterceptionPlan, linkLocal = plan.scope.incl
       ? 'For programs here IPv6’s link-local addresses (fe80::/10) are like any other; IPv4’s (169.254.0.0/16) and multicast are left alone.'
       : 'Link-local addresses (169.254.0.0/16, fe80::/10) and multicast are left alone: they mean nothing without their interface.',
   )
+  if (plan.scope.includes('local')) sentences.push('What a program binds to one interface (VPN clients do, and curl --interface NAME) goes by as if the gate were closed.')
   sentences.push('Connections that exist already are not touched; closing the gate cuts none.')
   return sentences
 }

@@ -25,6 +25,25 @@ describe.each([
   ['iptables', 'TPROXY'],
   ['iptables-legacy', ' socket --transparent'],
 ] as const)('%s that refuses "%s"', (backend, refuses) => {
+  test('a firewall that lets a service\'s own port in and not the relay\'s: said with a mend that mends', async () => {
+    helper = start(olderTool(programs.folder, backend, refuses))
+    const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]
+    const router = (script: string): Promise<unknown> => lab.exec('router', ['sh', '-ec', script])
+    await router('nft add table inet theirs; nft "add chain inet theirs input { type filter hook input priority filter; policy drop; }"; nft add rule inet theirs input ct state established,related accept; nft add rule inet theirs input iifname lo accept; nft add rule inet theirs input tcp dport 8080 accept')
+    const service = lab.peer('router', 'serve', 'own', '8080')
+    await service.event(({ event }) => event === 'listening')
+    await openGate(helper, programs, backend, { tcp: '8080', scope: ['incoming'] }, tools)
+    const { message } = await helper.event('warning', ({ code }) => code === 'firewall')
+    expect(message).toContain('flows to services of this computer will not reach the relay')
+    await router(/`sudo ([^`]+)`/.exec(message)?.[1] ?? 'false')
+    const talk = await startTalk(lab, 'client', labAddresses.ipv4.routerToClient, '8080')
+    expect(await isRelayed(talk)).toBe(true)
+    for (const each of [talk, service]) await each.stop()
+    await helper.end()
+    await router('nft delete table inet theirs')
+    await expectClean(lab, before)
+  })
+
   test('redirects, says what is lost, changes while open, drains without cutting, and leaves nothing', async () => {
     helper = start(olderTool(programs.folder, backend, refuses))
     const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]

@@ -174,6 +174,7 @@ describe('describePlan', () => {
       'Devices, containers and virtual machines routed through this computer are included, whichever interface they come in by.',
       'What others say to services of this computer itself is left alone.',
       'For programs here IPv6’s link-local addresses (fe80::/10) are like any other; IPv4’s (169.254.0.0/16) and multicast are left alone.',
+      'What a program binds to one interface (VPN clients do, and curl --interface NAME) goes by as if the gate were closed.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
   })
@@ -186,6 +187,7 @@ describe('describePlan', () => {
       'What others say to services of this computer itself is left alone.',
       'A UDP flow is over after 10 seconds of silence (DNS), 60 seconds (QUIC) or 60 seconds (others).',
       'For programs here IPv6’s link-local addresses (fe80::/10) are like any other; IPv4’s (169.254.0.0/16) and multicast are left alone.',
+      'What a program binds to one interface (VPN clients do, and curl --interface NAME) goes by as if the gate were closed.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
     expect(describePlan(makePlan({ tcp: '', udp: '53', udpIdle: { dns: 1 } }))[0]).toBe('UDP port 53 will be intercepted.')
@@ -206,6 +208,7 @@ describe('describePlan', () => {
       'What others say to services of this computer itself is left alone.',
       'Connections to servers in 10.0.0.0/8 or 192.0.2.0/24 are left alone.',
       'For programs here IPv6’s link-local addresses (fe80::/10) are like any other; IPv4’s (169.254.0.0/16) and multicast are left alone.',
+      'What a program binds to one interface (VPN clients do, and curl --interface NAME) goes by as if the gate were closed.',
       'Connections that exist already are not touched; closing the gate cuts none.',
     ])
   })
