@@ -137,6 +137,22 @@ test.each([
   await expectDirect(lab)
 })
 
+test.each([
+  ['nft without owned tables', 'nft', 'tproxy |flags owner', 'nft flush ruleset', /the nft table inet sluice/],
+  ['iptables', 'iptables', 'TPROXY', 'iptables-nft -t nat -F', /SLUICE_.*IPv4/],
+  ['iptables-legacy', 'iptables-legacy', ' socket --transparent', 'iptables-legacy -t nat -F', /SLUICE_.*IPv4/],
+] as const)('%s that redirects: what translates is flushed, as when Docker starts anew; said and put back', async (_title, backend, refuses, act, names) => {
+  helper = start(olderTool(programs.folder, backend, refuses))
+  await openGate(helper, programs, backend, { tcp: '8080' }, [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }])
+  const held = await rules()
+  await script(act)
+  await said(names)
+  await expect.poll(() => missing(held), { timeout: 15_000 }).toEqual([])
+  await helper.end()
+  await expectClean(lab, before, [])
+  await expectDirect(lab)
+})
+
 test('nft names who it was', async () => {
   await open('iptables', false)
   await router('iptables-nft', '-t', 'mangle', '-F')
