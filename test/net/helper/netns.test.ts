@@ -18,6 +18,7 @@ beforeAll(async () => {
   programs = await makeProgramFolder()
   lab = await makeLab()
   await lab.peer('server', 'serve', 'origin', '8080').event(({ event }) => event === 'listening')
+  await lab.peer('server', 'serve', 'origin', '5300', '--udp').event(({ event }) => event === 'listening')
 })
 afterAll(async () => {
   await lab.remove()
@@ -31,27 +32,36 @@ function startIn(netns: string) {
   return connectHelper(child)
 }
 
-async function askFromClient(family: 'ipv4' | 'ipv6'): Promise<{ ok: boolean; relayed: boolean }> {
-  const answer = await lab.peer('client', 'ask', labAddresses[family].server, '8080').event(() => true)
+async function askFromClient(family: 'ipv4' | 'ipv6', ...how: ['8080'] | ['5300', '--udp']): Promise<{ ok: boolean; relayed: boolean }> {
+  const answer = await lab.peer('client', 'ask', labAddresses[family].server, ...how).event(() => true)
   return { ok: answer['ok'] === true, relayed: answer['ok'] === true && answer['seenPort'] !== answer['localPort'] }
 }
 
-test.each(['its name', 'a process in it'])('the gate opens inside a namespace given by %s, and nowhere else', async (by) => {
+test.each([
+  ['its name', 'nft'],
+  ['a process in it', 'nft'],
+  ['its name', 'iptables'],
+  ['a process in it', 'iptables-legacy'],
+] as const)('the gate opens inside a namespace given by %s (%s), and nowhere else', async (by, backend) => {
   const inside = lab.spawn('client', ['sleep', '600'])
   const before = { client: await snapshot(lab, 'client'), server: await snapshot(lab, 'server') }
   const helper = startIn(by === 'its name' ? lab.names.client : String(inside.pid))
   expect(await helper.request('hello', { protocol: 1 })).toMatchObject({ uid: person.uid })
   const facts = await helper.request('facts', {})
   expect(facts.interfaces).toEqual(['lo', 'up0'])
-  const plan = makePlan({ tcp: '8080', scope: ['local'] })
-  const { backend } = await helper.request('open', { plan, digest: digestRules(compileRules(plan, facts)), capture: { folder: makeSession(programs, 'inside'), payload: true, maxBytesPerFlow: null, maxBytes: null }, threads: 1 })
-  expect(backend).toBe('nft')
-  for (const family of ['ipv4', 'ipv6'] as const) expect(await askFromClient(family)).toEqual({ ok: true, relayed: true })
+  const plan = makePlan({ tcp: '8080', udp: '5300', scope: ['local'], backend })
+  const opened = await helper.request('open', { plan, digest: digestRules(compileRules(plan, facts)), capture: { folder: makeSession(programs, 'inside'), payload: true, maxBytesPerFlow: null, maxBytes: null }, threads: 1 })
+  expect(opened.backend).toBe(backend)
+  for (const family of ['ipv4', 'ipv6'] as const) {
+    expect(await askFromClient(family, '8080')).toEqual({ ok: true, relayed: true })
+    expect(await askFromClient(family, '5300', '--udp')).toEqual({ ok: true, relayed: true })
+  }
   expect(await snapshot(lab, 'server')).toBe(before.server)
   expect(await snapshot(lab, 'client')).not.toBe(before.client)
   await helper.end()
   await expect.poll(() => snapshot(lab, 'client')).toBe(before.client)
-  expect(await askFromClient('ipv4')).toEqual({ ok: true, relayed: false })
+  expect(await askFromClient('ipv4', '8080')).toEqual({ ok: true, relayed: false })
+  expect(await askFromClient('ipv4', '5300', '--udp')).toEqual({ ok: true, relayed: false })
   await inside.stop()
 })
 
