@@ -184,7 +184,8 @@ test('ports are sent to a proxy that runs already, and the flow says which', asy
   await expect(window.gate).toHaveAttribute('data-gate', 'open')
   // The server sees the proxy and no longer the client.
   expect((await get('client', ':8090/hello?sent')).stdout).toContain(labAddresses.ipv4.routerToServer)
-  await window.row('/hello?sent').first().click()
+  // What the proxy says on is a flow of its own, and may be decoded first.
+  await window.row('/hello?sent').filter({ hasText: labAddresses.ipv4.client }).click()
   await expect(await window.openTab('Overview')).toContainText('socks5:127.0.0.1:1080')
   await page.keyboard.press('Control+e')
   await closed()
@@ -239,6 +240,29 @@ test('no more flows are relayed at once than was chosen, nor can that be changed
   await closed()
   await flows.fill('')
   await page.getByText('More choices').click()
+})
+
+test('a service of this computer asked by a device, and a neighbour on the link asked from here', async () => {
+  const { page } = window
+  await startOrigin(lab, 'router', [80, 8082])
+  await lab.exec('server', ['ip', 'addr', 'add', 'fe80::5:2/64', 'dev', 'up0', 'nodad'])
+  const services = page.getByLabel('Clients of this computer’s own services')
+  await window.typePorts('80')
+  await services.check()
+  await window.button('Open gate').click()
+  await expect(window.gate).toHaveAttribute('data-gate', 'open')
+  expect((await lab.exec('client', ['curl', '-sS', `http://${labAddresses.ipv4.routerToClient}/hello?service`])).code).toBe(0)
+  expect((await lab.exec('router', ['curl', '-sS', 'http://[fe80::5:2%25sv0]/hello?near'])).code).toBe(0)
+  for (const [path, words] of [['/hello?service', `${labAddresses.ipv4.client}`], ['/hello?near', 'fe80::5:2%sv0']] as const) {
+    await window.row(path).click()
+    await expect(await window.openTab('Overview')).toContainText(words)
+    if (path === '/hello?service') await expect(window.details).toContainText('asks a service of this computer')
+    await window.details.getByRole('button', { name: 'Close details' }).click()
+  }
+  await page.keyboard.press('Control+e')
+  await closed()
+  await window.go('Ports')
+  await services.uncheck()
 })
 
 test('the gate of another network namespace, chosen from the list', async () => {
