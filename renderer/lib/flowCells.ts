@@ -4,9 +4,9 @@ import { protocolNames, stateWords } from './flowLook.ts'
 import { formatBytes, formatClock, formatDuration, formatEndpoint, millisecondsBetween } from './format.ts'
 import { printable } from './printable.ts'
 
-/** The server's name when it has one; a Host header that merely repeats the address names nothing. */
-export function nameOf(row: FlowRow): string | undefined {
-  return row.name === row.server.address ? undefined : row.name
+/** The server's name when it has one; a Host header that merely repeats the address, with or without its interface (curl leaves that out), names nothing. */
+export function nameOf({ name, server: { address } }: FlowRow): string | undefined {
+  return name === address || name === address.split('%')[0] ? undefined : name
 }
 
 /** What a cell says, as plain text: for the list, for titles and for what is copied. */

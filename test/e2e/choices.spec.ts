@@ -256,6 +256,8 @@ test('a service of this computer asked by a device, and a neighbour on the link 
   for (const [path, words] of [['/hello?service', `${labAddresses.ipv4.client}`], ['/hello?near', 'fe80::5:2%sv0']] as const) {
     await window.row(path).click()
     await expect(await window.openTab('Overview')).toContainText(words)
+    // The address without its interface is no name.
+    await expect(window.details).not.toContainText('named in the Host header')
     if (path === '/hello?service') await expect(window.details).toContainText('asks a service of this computer')
     await window.details.getByRole('button', { name: 'Close details' }).click()
   }
