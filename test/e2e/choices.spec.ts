@@ -253,7 +253,7 @@ test('a service of this computer asked by a device, and a neighbour on the link 
   await expect(window.gate).toHaveAttribute('data-gate', 'open')
   expect((await lab.exec('client', ['curl', '-sS', `http://${labAddresses.ipv4.routerToClient}/hello?service`])).code).toBe(0)
   expect((await lab.exec('router', ['curl', '-sS', 'http://[fe80::5:2%25sv0]/hello?near'])).code).toBe(0)
-  for (const [path, words] of [['/hello?service', `${labAddresses.ipv4.client}`], ['/hello?near', 'fe80::5:2%sv0']] as const) {
+  for (const [path, words] of [['/hello?service', labAddresses.ipv4.client], ['/hello?near', 'fe80::5:2%sv0']] as const) {
     await window.row(path).click()
     await expect(await window.openTab('Overview')).toContainText(words)
     // The address without its interface is no name.
