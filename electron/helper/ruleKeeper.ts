@@ -148,10 +148,14 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
     const listed = await askTool(nft, ['--stateless', 'list', 'table', nftFamily, nftTable])
     return listed.exitCode === 0 ? listed.stdout.replace(/\tset (?:lease|old_udp_ports) \{[\s\S]*?\n\t\}\n/g, '').replace(/(socket cgroupv2 level \d+) (?:"[^"]*"|\S+)/g, '$1') : ''
   }
+  /** Taken away between a change of ours and this look, it is not how we left it: then nothing that is found is. */
+  const refer = async (): Promise<void> => {
+    reference = (await list()) || 'gone'
+  }
   const remember = async (now: typeof state): Promise<void> => {
     state = now
     // A table with an owner can be changed through the owner alone: the kernel sees to it.
-    if (holder === undefined) reference = await list()
+    if (holder === undefined) await refer()
   }
   return {
     holder: holder?.identity,
@@ -221,7 +225,7 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
         if (holder !== undefined || state === 'none') return
         const again = [texts.remove, texts.load, state === 'taking' ? arm : texts.drain]
         await run(`${again.map((text) => text.trim()).join('; ')}\n`)
-        reference = await list()
+        await refer()
       }),
     onLoss: (listener) => holder?.onDeath(listener),
   }

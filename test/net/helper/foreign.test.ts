@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 
 import { describe, expect, test } from 'vitest'
 
@@ -151,6 +152,18 @@ test.each([
   await helper.end()
   await expectClean(lab, before, [])
   await expectDirect(lab)
+})
+
+test('nft without owned tables: what is taken away just after a change of ours is not taken for how that left it', async () => {
+  const now = join(programs.folder, 'take-now')
+  helper = start(olderTool(programs.folder, 'nft', 'flags owner', undefined, `if [[ -e ${now} ]]; then rm ${now}; "$real" delete table inet sluice; fi`))
+  await openGate(helper, programs, 'nft')
+  writeFileSync(now, '')
+  await helper.request('change', planFor({ backend: 'nft', tcp: '8080' }))
+  await said(/the nft table inet sluice/)
+  await relayed()
+  await helper.end()
+  await expectClean(lab, before, [])
 })
 
 test('nft names who it was', async () => {

@@ -8,8 +8,9 @@ import type { Backend } from '#core/plan/plan.ts'
  * module does: in a mount namespace of its own, a script stands in the tool's place and otherwise runs the real one.
  * @param folder where the real tool's copy and the script are put
  * @param first shell words for what somebody does just before such a text comes to the real tool, which then judges it, as often as it comes; they know the real tool as `$real` and by which `$name` it was called
+ * @param listing likewise, just before one of nft's tables is listed
  */
-export function olderTool(folder: string, tool: Backend, refuses: string, first?: { readonly at: string; readonly words: string }): string[] {
+export function olderTool(folder: string, tool: Backend, refuses: string, first?: { readonly at: string; readonly words: string }, listing?: string): string[] {
   const path = realpathSync(`/usr/sbin/${{ nft: 'nft', iptables: 'iptables-nft-restore', 'iptables-legacy': 'iptables-legacy-restore' }[tool]}`)
   const [real, script] = [join(folder, `real-${tool}`), join(folder, `older-${tool}`)]
   copyFileSync(path, real)
@@ -26,7 +27,8 @@ case " $name $* " in
 ${first === undefined ? '' : `    if grep -qE -- ${quote(first.at)} <<<"$text"; then ${first.words}; fi
 `}    if grep -qE -- ${quote(refuses)} <<<"$text"; then echo "Error: Operation not supported" >&2; exit 1; fi
     printf %s "$text" | exec -a "$name" "$real" "$@" ;;
-  *) exec -a "$name" "$real" "$@" ;;
+${listing === undefined ? '' : `  *" list table "*) ${listing}; exec -a "$name" "$real" "$@" ;;
+`}  *) exec -a "$name" "$real" "$@" ;;
 esac
 `,
   )
