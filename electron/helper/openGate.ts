@@ -12,7 +12,6 @@ import { chooseBackend } from '#core/rules/chooseBackend.ts'
 import { holdGroup } from '#core/rules/names.ts'
 import { describeLosses, describeOpening } from '#core/rules/describeOpening.ts'
 import { holdsSyns } from '#core/rules/ruleSet.ts'
-import type { RuleSet } from '#core/rules/ruleSet.ts'
 import { bridgesCallRules, canTellBridges, lookAtBridges } from '#probe/bridges.ts'
 import { checkConflicts } from '#probe/conflicts.ts'
 import { readInputFirewalls } from '#probe/inputFirewalls.ts'
@@ -185,7 +184,7 @@ export class OpenGate {
     const backend = chooseBackend(plan, facts)
     const ruleSet = requireDigest(plan, facts, request.digest)
     for (const message of describeLosses(plan, facts)) this.#context.emit({ event: 'warning', code: 'redirect', message })
-    const dropping = mustPassFirewalls(plan, ruleSet.way) ? firewalls.filter((each) => !each.letsPass) : []
+    const dropping = mustPassFirewalls({ plan, ruleSet }) ? firewalls.filter((each) => !each.letsPass) : []
     this.#warnOfFirewalls(dropping, plan, holdsSyns(ruleSet))
     const self = readIdentity(process.pid)
     if (self === undefined) throw new Failure('internal', '/proc is not readable')
@@ -324,7 +323,7 @@ export class OpenGate {
       firewalls,
       mark: () => {
         const now = this.#applied
-        return now !== undefined && mustPassFirewalls(now.plan, now.ruleSet.way) ? now.plan.marks.forwarded : undefined
+        return now !== undefined && mustPassFirewalls(now) ? now.plan.marks.forwarded : undefined
       },
       onLenience: (now) => void this.#inTurn(() => this.#followLenience(now, holds)).catch((error: unknown) => this.#collapse(error)),
       onBridges: (call) => void this.#inTurn(() => this.#followBridges(call)).catch((error: unknown) => this.#collapse(error)),
@@ -440,8 +439,7 @@ export class OpenGate {
       if (next.plan.handOver.some(({ to }) => to.kind === 'tproxy')) await this.#tellRelay(next.plan, next.plan.handOver)
       if (holdsSyns(next.ruleSet) && !holdsSyns(applied.ruleSet)) this.#warnOfNoHold()
       // A SYN that waits comes in by lo, which firewalls let pass; one that does no longer does not.
-      const more = next.plan.scope.some((each) => !applied.plan.scope.includes(each))
-      if (mustPassFirewalls(next.plan, next.ruleSet.way) && (more || (waitsForwarded(applied) && !waitsForwarded(next)))) this.#surroundings?.tellFirewallsAnew()
+      if (mustPassFirewalls(next) && (!mustPassFirewalls(applied) || (waitsForwarded(applied) && !waitsForwarded(next)))) this.#surroundings?.tellFirewallsAnew()
       logAction({ result: 'note', text: `changed while open: ${describeOpening(next.plan, next.facts).join(' ')}` })
       return { took: Math.round(performance.now() - begun) }
     })
@@ -749,6 +747,6 @@ function withoutRoom(error: unknown): unknown {
 }
 
 /** Of packets that come in otherwise than INPUT expects: forwarded ones with their foreign destination, and where destinations are translated what is for services here, with the relay's port. */
-function mustPassFirewalls({ scope }: Pick<InterceptionPlan, 'scope'>, way: RuleSet['way']): boolean {
-  return scope.includes('forwarded') || (way === 'redirect' && scope.includes('incoming'))
+function mustPassFirewalls({ plan: { scope }, ruleSet }: Pick<AppliedRules, 'plan' | 'ruleSet'>): boolean {
+  return scope.includes('forwarded') || (ruleSet.way === 'redirect' && scope.includes('incoming'))
 }

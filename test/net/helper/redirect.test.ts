@@ -25,9 +25,10 @@ describe.each([
   ['iptables', 'TPROXY'],
   ['iptables-legacy', ' socket --transparent'],
 ] as const)('%s that refuses "%s"', (backend, refuses) => {
+  const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]
+
   test('a firewall that lets a service\'s own port in and not the relay\'s: said with a mend that mends', async () => {
     helper = start(olderTool(programs.folder, backend, refuses))
-    const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]
     const router = (script: string): Promise<unknown> => lab.exec('router', ['sh', '-ec', script])
     await router('nft add table inet theirs; nft "add chain inet theirs input { type filter hook input priority filter; policy drop; }"; nft add rule inet theirs input ct state established,related accept; nft add rule inet theirs input iifname lo accept; nft add rule inet theirs input tcp dport 8080 accept')
     const service = lab.peer('router', 'serve', 'own', '8080')
@@ -46,7 +47,6 @@ describe.each([
 
   test('redirects, says what is lost, changes while open, drains without cutting, and leaves nothing', async () => {
     helper = start(olderTool(programs.folder, backend, refuses))
-    const tools: MachineFacts['tools'] = [{ backend, usable: true, redirectsBecause: 'Error: Operation not supported' }]
     const opened = await openGate(helper, programs, backend, { tcp: '8080', udp: '53' }, tools)
     expect(opened).toMatchObject({ backend, redirects: true })
     const facts = await helper.request('facts', {})
