@@ -10,6 +10,7 @@ import type { Backend } from '#core/plan/plan.ts'
 import type { MachineFacts } from '#core/rules/machineFacts.ts'
 import { makeProgramFolder, makeSession, namespaceInode, openArguments, planFor, snapshot, startTestHelper } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
+import { killAtOnce } from '../helper/killAtOnce.ts'
 import { olderTool } from '../helper/olderTools.ts'
 import { makeFaultLab, until } from './faultLab.ts'
 import type { FaultLab, Seen } from './faultLab.ts'
@@ -182,7 +183,7 @@ async function runCase(place: FaultLab, fault: Fault, told: string[]): Promise<v
         return
       case 'journal damaged, then SIGKILL of helper and guard':
         writeFileSync(journal, '{"version":1,"hel')
-        signal([...(await findVictims(place, 'guard', false)), ...(await findVictims(place, 'helper', false)), ...(await findVictims(place, 'relay', false))], 'SIGKILL')
+        await killAtOnce([...(await findVictims(place, 'guard', false)), ...(await findVictims(place, 'helper', false)), ...(await findVictims(place, 'relay', false))].map(({ pid }) => pid))
         return
       case 'disk full under the capture':
         // More than fits: the held connection's echo is recorded both ways.

@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, test } from 'vitest'
 
 import { ask, expectClean, expectDirect, findProcess, openGate, runFilesOf, snapshot } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
+import { killAtOnce } from '../helper/killAtOnce.ts'
 import { olderTool } from '../helper/olderTools.ts'
 import { before, lab, programs, start } from '../helper/stage.ts'
 
@@ -98,9 +99,7 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
     // A renewal, so that what is left is not what was loaded.
     if (backend !== 'nft') await expect.poll(() => leaseEnd(), { timeout: 15_000, interval: 300 }).not.toBe(await leaseEnd())
     const [relay, guard] = [findProcess(lab, isRelay), findProcess(lab, isGuard)]
-    process.kill(guard, 'SIGKILL')
-    process.kill(helper.pid, 'SIGKILL')
-    process.kill(relay, 'SIGKILL')
+    await killAtOnce([guard, helper.pid, relay])
     await helper.ended
     // Of those who had a right to take rules away nobody is left; iptables' rules end by themselves.
     await expectDirect(lab, 8080, 25_000)
