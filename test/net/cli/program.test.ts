@@ -70,7 +70,9 @@ test('the program is intercepted, with what it starts, as the person it is for; 
 })
 
 test.each(['its name', 'a process in it'])('in another network namespace, given by %s: program and gate are there, and nothing is done here', async (by) => {
-  const inside = lab.spawn('client', ['sleep', '600'])
+  const inside = lab.spawn('client', ['sh', '-c', 'echo inside; exec sleep 600'])
+  // Before that it is a process of the namespace it was started in, where nothing may be done.
+  await inside.line((line) => line === 'inside')
   const there = await snapshot(lab, 'client')
   const folder = installed.session(by === 'its name' ? 'by-name' : 'by-process')
   const netns = by === 'its name' ? lab.names.client : String(inside.pid)

@@ -43,7 +43,9 @@ test.each([
   ['its name', 'iptables'],
   ['a process in it', 'iptables-legacy'],
 ] as const)('the gate opens inside a namespace given by %s (%s), and nowhere else', async (by, backend) => {
-  const inside = lab.spawn('client', ['sleep', '600'])
+  const inside = lab.spawn('client', ['sh', '-c', 'echo inside; exec sleep 600'])
+  // Before that it is a process of the namespace it was started in, where nothing may happen.
+  await inside.line((line) => line === 'inside')
   const before = { client: await snapshot(lab, 'client'), server: await snapshot(lab, 'server') }
   const helper = startIn(by === 'its name' ? lab.names.client : String(inside.pid))
   expect(await helper.request('hello', { protocol: 1 })).toMatchObject({ uid: person.uid })
