@@ -86,6 +86,7 @@ export async function makeLab(): Promise<Lab> {
     for (const place of places) await lab.exec(place, ['sh', '-c', `${quiet}${place === 'router' ? forwarding : ''}`])
     const lines = wiring(names)
     for (const place of ['router', 'client', 'server'] as const) await run(['ip', '-n', names[place], '-batch', '-'], { input: lines[place] })
+    await Promise.all(places.map((place) => untilLinked(names[place], place === 'router' ? 2 : 1)))
   } catch (error) {
     await lab.remove()
     throw error
@@ -102,14 +103,26 @@ function forgetRunFiles(path: string): void {
 const quiet = 'for p in all default; do echo 0 > /proc/sys/net/ipv6/conf/$p/accept_dad; echo 0 > /proc/sys/net/ipv6/conf/$p/accept_ra; done; for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do if [ -e $f ]; then echo 0 > $f; fi; done;'
 const forwarding = 'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding;'
 
-/** Lines for `ip -batch`, one text for each namespace; the router's comes first, as it makes both links. */
+/** Until so many interfaces have the link-local address that the kernel gives them when it has seen their link: before that nobody can note how everything was. */
+async function untilLinked(name: string, count: number): Promise<void> {
+  for (const end = performance.now() + 20_000; ;) {
+    const { stdout } = await run(['ip', '-n', name, '-6', '-o', 'addr', 'show', 'scope', 'link'])
+    if (stdout.split('\n').length > count) return
+    if (performance.now() > end) throw new Error(`no link-local addresses in ${name}: ${stdout}`)
+  }
+}
+
+/**
+ * Lines for `ip -batch`, one text for each namespace; the router's comes first, as it makes both links. Its ends have numbers that no other end has: where both ends have the same
+ * one, the kernel takes them for no pair and looks at their link up to a second later.
+ */
 function wiring({ client, server }: Readonly<Record<Place, string>>): Record<Place, string> {
   const { ipv4, ipv6 } = labAddresses
   const address = (device: string, v4: string, v6: string): string => `addr add ${v4}/24 dev ${device}\naddr add ${v6}/64 dev ${device} nodad\nlink set ${device} up\n`
   const end = (v4: string, v6: string, gateway4: string, gateway6: string): string => `link set lo up\n${address('up0', v4, v6)}route add default via ${gateway4}\nroute add default via ${gateway6}\n`
   return {
     router:
-      `link set lo up\nlink add cl0 type veth peer name up0 netns ${client}\nlink add sv0 type veth peer name up0 netns ${server}\n` +
+      `link set lo up\nlink add cl0 index 101 type veth peer name up0 netns ${client}\nlink add sv0 index 102 type veth peer name up0 netns ${server}\n` +
       address('cl0', ipv4.routerToClient, ipv6.routerToClient) + address('sv0', ipv4.routerToServer, ipv6.routerToServer),
     client: end(ipv4.client, ipv6.client, ipv4.routerToClient, ipv6.routerToClient),
     server: end(ipv4.server, ipv6.server, ipv4.routerToServer, ipv6.routerToServer),
