@@ -348,7 +348,6 @@ struct RelaySettings {
   std::string folder;      // instead of one of its own
   bool udp = false;
   unsigned idle = 60;      // seconds, of every kind of UDP
-  unsigned idleDns = 0, idleQuic = 0;  // 0: as the others
   unsigned refuse = 0;     // a port of UDP
 };
 
@@ -379,8 +378,8 @@ class Relay {
          ",\"capture\":{\"folder\":" + sluice::quoteJson(settings.folder.empty() ? folder_.path() : settings.folder) + ",\"payload\":" +
          flag(settings.payload) + ",\"maxBytesPerFlow\":" + settings.maxBytesPerFlow + ",\"maxBytes\":null},\"attribute\":" + flag(settings.attribute) +
          (settings.hold ? ",\"hold\":{\"group\":7701,\"releasedMark\":2415919104}" : "") +
-         ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\",\"udp\":" + flag(settings.udp) + ",\"udpIdle\":{\"dns\":" + std::to_string(settings.idleDns != 0 ? settings.idleDns : settings.idle) +
-         ",\"quic\":" + std::to_string(settings.idleQuic != 0 ? settings.idleQuic : settings.idle) + ",\"other\":" + std::to_string(settings.idle) + "},\"refuse\":[" +
+         ",\"maxFlows\":" + std::to_string(settings.maxFlows) + ",\"version\":\"0.0.0-test\",\"udp\":" + flag(settings.udp) + ",\"udpIdle\":{\"dns\":" + std::to_string(settings.idle) +
+         ",\"quic\":" + std::to_string(settings.idle) + ",\"other\":" + std::to_string(settings.idle) + "},\"refuse\":[" +
          (settings.refuse == 0 ? "" : "{\"from\":" + std::to_string(settings.refuse) + ",\"to\":" + std::to_string(settings.refuse) + "}") + "]}");
     if (expectReady) {
       first_ = read();
@@ -411,6 +410,7 @@ class Relay {
         CHECK(json.has_value());
         in_.erase(0, at + 1);
         if (text(*json, "type") == "warning") warnings_.push_back(text(*json, "code"));
+        if (text(*json, "type") == "flows") udpFlows_ = number(*json, "udpFlows");
         return *json;
       }
       pollfd waiting{control_.get(), POLLIN, 0};
@@ -431,6 +431,8 @@ class Relay {
     while (std::find(warnings_.begin(), warnings_.end(), code) == warnings_.end()) read();
   }
   [[nodiscard]] const std::vector<std::string>& warnings() const { return warnings_; }
+  // Flows of UDP as last told, by whichever line was read; -1: nothing yet.
+  [[nodiscard]] std::int64_t udpFlows() const { return udpFlows_; }
   Json ping() {
     send("{\"type\":\"ping\",\"id\":" + std::to_string(++pings_) + "}");
     Json pong = await("pong");
@@ -481,7 +483,7 @@ class Relay {
   std::string in_;
   pid_t pid_ = -1;
   Json first_;
-  std::int64_t pings_ = 0;
+  std::int64_t pings_ = 0, udpFlows_ = -1;
   std::vector<std::string> warnings_;
 };
 

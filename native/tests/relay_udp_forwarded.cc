@@ -17,7 +17,7 @@ constexpr Addresses kSix{"2001:db8:1::2", "2001:db8:2::2", "2001:db8:3::1", "200
 const std::vector<std::size_t> kSizes = {0, 1, 64, 512, 1200, 1452, 1453, 1472, 1473, 4000, 20000, 65507};
 
 void conversation(const Gateway& gateway, const Addresses& addresses, unsigned threads, std::uint16_t port) {
-  Relay relay(withUdp(threads, 1));
+  Relay relay(withUdp(threads));
   const Endpoint address = at(addresses.server, port);
   const Descriptor server = serveIn(*gateway.server, address);
   const Descriptor client = speakFrom(*gateway.client, address);
@@ -34,6 +34,7 @@ void conversation(const Gateway& gateway, const Addresses& addresses, unsigned t
     bytes += size;
   }
   CHECK_EQ(relay.active(), 1);
+  setIdle(relay, 1);
   awaitFlows(relay, 0);  // nobody says anything for a second
   const auto record = relay.finish();
   checkClosed(record, "idle", "none");
@@ -247,12 +248,9 @@ void drains(const Gateway& gateway, const Addresses& addresses) {
   CHECK_EQ(onlyAccount(relay.finish()).closeDatagrams[0], 2U);
 }
 
-// Silence ends each kind in its own time: a name's flow first, then QUIC's (told by its long header, on whatever port), then the rest.
+// Silence ends each kind in its own time: a name's flow, QUIC's (told by its long header, on whatever port), and the rest.
 void idles(const Gateway& gateway, const Addresses& addresses) {
-  RelaySettings settings = withUdp(1, 4);
-  settings.idleDns = 1;
-  settings.idleQuic = 2;
-  Relay relay(settings);
+  Relay relay(withUdp());
   std::string quic = noise(1200, 7);
   std::memcpy(quic.data(), "\xC0\x00\x00\x00\x01\x08", 6);  // long header, Initial, version 1
   std::vector<Descriptor> open;
@@ -266,6 +264,12 @@ void idles(const Gateway& gateway, const Addresses& addresses) {
     CHECK(hear(server) == said);
     open.push_back(std::move(client));
   }
+  awaitFlows(relay, 3);
+  setIdle(relay, 60, 60, 1);
+  awaitFlows(relay, 2);
+  setIdle(relay, 60, 1, 60);
+  awaitFlows(relay, 1);
+  setIdle(relay, 1, 60, 60);
   awaitFlows(relay, 0);
   std::vector<std::int64_t> ended;
   const auto record = relay.finish();
@@ -279,7 +283,7 @@ void idles(const Gateway& gateway, const Addresses& addresses) {
 // What found no room in a flow's own socket is lost, and the record says how much: nothing of it is missing from the sum.
 void overrun(const Gateway& gateway, const Addresses& addresses) {
   constexpr int kMany = 12000;
-  Relay relay(withUdp(1, 1));
+  Relay relay(withUdp());
   const Endpoint address = at(addresses.server, 8092);
   const Descriptor server = serveIn(*gateway.server, address);
   const Descriptor client = speakFrom(*gateway.client, address);
@@ -291,6 +295,7 @@ void overrun(const Gateway& gateway, const Addresses& addresses) {
   const std::string datagram = noise(1000, 3);
   for (int i = 0; i < kMany; ++i) say(client, datagram);
   CHECK_EQ(kill(relay.pid(), SIGCONT), 0);
+  setIdle(relay, 1);
   awaitFlows(relay, 0);
   const auto account = onlyAccount(relay.finish());
   CHECK(account.lost[0] > 0);

@@ -7,11 +7,12 @@ int main() {
   becomeMachine(false);
   for (const unsigned threads : {1U, 2U}) {
     for (const Endpoint& server : {at("203.0.113.2", 8080), at("2001:db8:2::2", 8080)}) {
-      Relay relay(withUdp(threads, 1));
+      Relay relay(withUdp(threads));
       const Descriptor listener = serveAt(server);
       const Descriptor client = speakTo(server);
       say(client, "hello");
       relay.awaitWarning("loop-refused");
+      setIdle(relay, 1);
       awaitFlows(relay, 0);
       CHECK(Relay::number(relay.ping(), "total") <= 18);
       const auto closed = facts(relay.finish(), "close");

@@ -141,9 +141,15 @@ inline RelaySettings withUdp(unsigned threads = 1, unsigned idle = 60) {
   return settings;
 }
 inline void awaitFlows(Relay& relay, std::int64_t wanted) {
-  while (Relay::number(relay.await("flows"), "udpFlows") != wanted) {
-  }
+  while (relay.udpFlows() != wanted) relay.read();
 }
+// How long silence lasts from now on, in seconds; every thread knows when this returns. A test that needs a flow to live and then to end says so here: by time alone, one
+// that does not get its turn for a second would find its flow ended.
+inline void setIdle(Relay& relay, unsigned other, unsigned quic, unsigned dns) {
+  relay.send("{\"type\":\"udp\",\"udpIdle\":{\"dns\":" + std::to_string(dns) + ",\"quic\":" + std::to_string(quic) + ",\"other\":" + std::to_string(other) + "}}");
+  relay.ping();
+}
+inline void setIdle(Relay& relay, unsigned seconds) { setIdle(relay, seconds, seconds, seconds); }
 // What the record says of its only flow, and that it says it exactly.
 inline capture_reader::Account onlyAccount(const std::vector<capture_reader::Item>& items) {
   const auto accounts = capture_reader::accounts(items);
