@@ -198,7 +198,7 @@ void failing() {
     still.unlock();
     while (recorder->state() != Recording::kStopped) sched_yield();
     CHECK_EQ(recorder->lastError(), EIO);
-    CHECK(!recorder->finish(5000));
+    CHECK(!recorder->finish(60'000));
     const std::string bytes = capture_reader::readFile(folder.capture());
     CHECK(bytes.size() <= after + 1000);
     const auto accounts = capture_reader::accounts(capture_reader::read(bytes));

@@ -100,7 +100,7 @@ void fullDisk() {
     const auto recorder = openIn(folder.path());
     relayUntilStopped(*recorder);
     CHECK_EQ(recorder->lastError(), ENOSPC);
-    CHECK(!recorder->finish(5000));
+    CHECK(!recorder->finish(60'000));
     readsWhole(folder.capture(), 1U << 20U);
 
     // No room even for the head: no capture, and no empty file that looks like one.
@@ -129,7 +129,7 @@ void limitedFile() {
     const auto recorder = openIn(folder.path());
     relayUntilStopped(*recorder);
     CHECK_EQ(recorder->lastError(), EFBIG);
-    CHECK(!recorder->finish(5000));
+    CHECK(!recorder->finish(60'000));
     readsWhole(folder.capture(), 300'001);
   });
 }
@@ -144,7 +144,7 @@ void failingDisk() {
     const auto recorder = openIn(folder.path(), [](RecorderOptions& options) { options.write = disk::write; });
     relayUntilStopped(*recorder);
     CHECK_EQ(recorder->lastError(), EIO);
-    CHECK(!recorder->finish(5000));
+    CHECK(!recorder->finish(60'000));
     const std::string bytes = capture_reader::readFile(folder.capture());
     capture_reader::accounts(capture_reader::read(bytes));
     CHECK(bytes.size() <= after + 1000);
@@ -163,7 +163,7 @@ void moodyDisk() {
   track.opened(flow, FlowScope::kLocal, kTime);
   for (int index = 0; index < 100; ++index) track.data(flow, Direction::kUp, bytesOf(chunk), kTime);
   track.closed(flow, CloseReason::kFinished, ClosedBy::kClient, kTime);
-  CHECK(recorder->finish(30'000));
+  CHECK(recorder->finish(60'000));
   CHECK(recorder->state() == Recording::kOn);
   const auto account = capture_reader::accounts(capture_reader::read(capture_reader::readFile(folder.capture()))).at(1);
   CHECK_EQ(account.kept[0], 3'000'000U);
@@ -228,7 +228,7 @@ void resumingDisk() {
   track.data(flow, Direction::kUp, bytesOf(chunk), kTime);
   track.finished(flow, Direction::kUp, kTime);
   track.closed(flow, CloseReason::kFinished, ClosedBy::kClient, kTime);
-  CHECK(recorder->finish(30'000));
+  CHECK(recorder->finish(60'000));
   const auto account = capture_reader::accounts(capture_reader::read(capture_reader::readFile(folder.capture()))).at(1);
   CHECK_EQ(account.kept[0] + account.gaps[0], flow.bytes[0]);
   CHECK(account.gaps[0] >= 1000 * chunk.size());
@@ -282,7 +282,7 @@ void exhaustedReserve() {
   } while (!after.opened);
   track.data(after, Direction::kUp, bytesOf(chunk), kTime);
   track.closed(after, CloseReason::kFinished, ClosedBy::kClient, kTime);
-  CHECK(recorder->finish(30'000));
+  CHECK(recorder->finish(60'000));
 
   const auto accounts = capture_reader::accounts(capture_reader::read(capture_reader::readFile(folder.capture())));
   std::uint64_t closed = 0;
@@ -325,7 +325,7 @@ void visible() {
     // Every third time the writer is given long enough to fall asleep for good; there is nothing to be told of that by.
     if (id % 3 == 0) poll(nullptr, 0, 130);
   }
-  CHECK(recorder->finish(5000));
+  CHECK(recorder->finish(60'000));
 }
 
 }  // namespace

@@ -223,7 +223,7 @@ int main() {
     CHECK(recorder != nullptr);
     flow4(recorder->track(0));
     flow6(recorder->track(0));
-    CHECK(recorder->finish(5000));
+    CHECK(recorder->finish(60'000));
     bytes(folder.capture());
     CHECK_EQ(output("stat -c %a " + folder.capture()), "600\n");
 
@@ -243,7 +243,7 @@ int main() {
     flow4(recorder->track(0));
     flow6(recorder->track(0));
     longer(recorder->track(0));
-    CHECK(recorder->finish(5000));
+    CHECK(recorder->finish(60'000));
     endings(folder.capture());
     wireshark(folder);
   }

@@ -84,7 +84,7 @@ void ring() {
   track.finished(flow, Direction::kDown, kTime + 1000);
   track.closed(flow, CloseReason::kFinished, ClosedBy::kClient, kTime + 1001);
   track.closed(quiet, CloseReason::kGateClosed, ClosedBy::kGate, kTime + 1002);
-  CHECK(recorder->finish(5000));
+  CHECK(recorder->finish(60'000));
 
   const std::vector<unsigned> numbers = folder.segments();
   const std::vector<std::string> segments = segmentsOf(folder);
@@ -169,7 +169,7 @@ void idleThread() {
   idle.flush();
   busy.closed(loud, CloseReason::kFinished, ClosedBy::kClient, kTime);
   idle.closed(quiet, CloseReason::kFinished, ClosedBy::kClient, kTime);
-  CHECK(recorder->finish(5000));
+  CHECK(recorder->finish(60'000));
   const std::vector<std::string> segments = segmentsOf(folder);
   const auto accounts = capture_reader::accounts(capture_reader::readAll(segments));
   CHECK_EQ(accounts.at(2).kept[0] + accounts.at(2).gaps[0], loud.bytes[0]);  // the disk may be slower than this thread
@@ -205,7 +205,7 @@ void middleOfTurn() {
   while (folder.segments().size() < 5) sched_yield();
   slow.closed(first, CloseReason::kFinished, ClosedBy::kClient, kTime);
   busy.closed(loud, CloseReason::kFinished, ClosedBy::kClient, kTime);
-  CHECK(recorder->finish(5000));
+  CHECK(recorder->finish(60'000));
   const std::vector<std::string> segments = segmentsOf(folder);
   const auto accounts = capture_reader::accounts(capture_reader::readAll(segments));
   CHECK_EQ(accounts.at(2).kept[0], loud.bytes[0]);
@@ -235,7 +235,7 @@ void noNext() {
   }
   CHECK_EQ(recorder->lastError(), EEXIST);
   track.closed(flow, CloseReason::kFinished, ClosedBy::kClient, kTime);
-  CHECK(!recorder->finish(5000));
+  CHECK(!recorder->finish(60'000));
   CHECK(capture_reader::accounts(capture_reader::read(capture_reader::readFile(folder.capture()))).at(1).kept[0] > 0);
 }
 

@@ -61,7 +61,7 @@ void golden() {
   track.opened(six, FlowScope::kLocal, kStart + 5);
   track.datagram(six, Direction::kDown, bytesOf("x"), kStart + 6);
   track.closed(six, CloseReason::kRefused, ClosedBy::kGate, kStart + 7);
-  CHECK(recorder->finish(5000));
+  CHECK(recorder->finish(60'000));
 
   const std::string all = capture_reader::readFile(folder.capture());
   std::vector<std::string> facts, packets;
@@ -125,7 +125,7 @@ void wireshark() {
   FlowRecord six = flowOf(3, "2001:db8::2", 40001, "2001:db8:1::2", 9);
   track.opened(six, FlowScope::kForwarded, kStart + 5);
   track.datagram(six, Direction::kDown, bytesOf(large6), kStart + 6);
-  CHECK(recorder->finish(5000));
+  CHECK(recorder->finish(60'000));
   const std::string tshark = "tshark -r " + folder.capture() + " 2>/dev/null ";
   CHECK_EQ(output(tshark + "-Y '_ws.malformed'"), "");
   CHECK_EQ(output(tshark + "-o ip.check_checksum:TRUE -Y ip.checksum.status==Bad"), "");

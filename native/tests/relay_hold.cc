@@ -130,8 +130,6 @@ void neverAnswers(const Gateway& gateway) {
   const auto once = [] { std::ofstream("/proc/sys/net/ipv4/tcp_syn_retries") << "1"; };  // of both families: given up after 3 s
   once();
   gateway.client->inside(once);
-  ip("neigh replace 203.0.113.98 lladdr 02:00:00:00:00:98 dev sv0");
-  ip("-6 neigh replace 2001:db8:2::98 lladdr 02:00:00:00:00:98 dev sv0");
   Relay relay(holding());
   gateway.client->inside([] {
     std::thread other([] { CHECK_EQ(tryConnect(at("2001:db8:2::98", 8080)), ETIMEDOUT); });
@@ -161,6 +159,9 @@ void viaGateway() {
     notThere(gateway, at(addresses.beyond, 8080), "unreachable", "none");
   }
   crowd(gateway);
+  // Machines that are there and say nothing: looked for in vain, they would be known for missing after three seconds.
+  ip("neigh replace 203.0.113.98 lladdr 02:00:00:00:00:98 dev sv0");
+  ip("-6 neigh replace 2001:db8:2::98 lladdr 02:00:00:00:00:98 dev sv0");
   silent(gateway);
   neverAnswers(gateway);
 }
@@ -190,9 +191,8 @@ void ofThisMachine() {
     becomeMachine(true, true);
     for (const std::string address : {"203.0.113.2", "2001:db8:2::2", "127.0.0.1", "::1"}) {
       // The program was in connect(2) when it was looked for: known for both, the refused one too. But the witness has 50 ms, which a busy machine may not give it every time.
-      std::size_t named = 0;
-      for (int tries = 0; tries < 5 && named != 2; ++tries) named = ownFlows(address);
-      CHECK_EQ(named, 2U);
+      const std::int64_t until = milliseconds() + kPatience * 1000;
+      while (ownFlows(address) != 2) CHECK(milliseconds() < until);
     }
   }).join();
 }

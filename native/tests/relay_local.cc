@@ -322,7 +322,7 @@ void urgentInline() {
 /** Waits until there is urgent data, and takes it. */
 char takeUrgent(const Descriptor& socket) {
   pollfd wait{socket.get(), POLLPRI, 0};
-  CHECK_EQ(poll(&wait, 1, 10'000), 1);
+  CHECK_EQ(poll(&wait, 1, kPatience * 1000), 1);
   char byte = 0;
   CHECK_EQ(recv(socket.get(), &byte, 1, MSG_OOB), 1);
   return byte;

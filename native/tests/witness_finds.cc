@@ -72,7 +72,7 @@ WitnessAnswer ask(int channel, const Endpoint& client, const Endpoint& server) {
   static std::uint64_t token = 100;
   CHECK(sendQuestion(channel, {++token, client, server}));
   pollfd waiting{channel, POLLIN, 0};
-  CHECK_EQ(poll(&waiting, 1, 10'000), 1);
+  CHECK_EQ(poll(&waiting, 1, 30'000), 1);
   bool ended = false;
   const auto answer = receiveAnswer(channel, ended);
   CHECK(answer.has_value() && !ended);

@@ -25,7 +25,7 @@ async function ctest(preset, folder) {
   await buildNative()
   await building
   await buildTests(preset, folder)
-  return run('ctest', ['--test-dir', folder, '--output-on-failure', '--timeout', '180', '-j', '2'], { cwd: native })
+  return run('ctest', ['--test-dir', folder, '--output-on-failure', '--timeout', '600', '-j', '2'], { cwd: native })
 }
 
 /** A display and a session bus of its own, so that nothing of the person's desktop is touched. */
