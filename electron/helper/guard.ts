@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import * as v from 'valibot'
 
 import { logAction, logFor } from './actionLog.ts'
-import { isAlive, killExactly } from './processIdentity.ts'
+import { isAlive, killExactly, readProgress } from './processIdentity.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
 import { readLines } from './readLines.ts'
 import { parseJournal, removeJournal, runFolder } from './runFolder.ts'
@@ -23,6 +23,8 @@ export type GuardTell = v.InferInput<typeof tellShape>
 
 /** How long the helper may be silent. Its beats come every second from a timer of their own, however long a step of opening takes. */
 const patience = 4000
+/** One that is at work (as much as a plan may have, on a machine that has little time for it) is not frozen; but nothing it does takes so long. */
+const busyPatience = 30_000
 
 /**
  * The guard's whole life: a process apart that takes everything back when the helper dies or freezes. The owned nft table would go by itself; iptables
@@ -60,11 +62,15 @@ export function runGuard(): void {
   // A tick that comes late says that we ourselves were frozen (suspend, freezer): then the helper was, too, and is given its time anew.
   let heard = performance.now()
   let ticked = heard
+  let spent = 0
   const timer = setInterval(() => {
     const now = performance.now()
     if (now - ticked > 1500) heard = now
     ticked = now
-    if (now - heard > patience) void act()
+    const progress = journal === undefined ? undefined : readProgress(journal.helper)
+    const busy = progress !== undefined && (progress.runnable || progress.ticks > spent)
+    spent = progress?.ticks ?? spent
+    if (now - heard > (busy ? busyPatience : patience)) void act()
   }, 500)
 
   readLines(process.stdin, 1 << 16, {

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'n
 
 import { beforeEach, describe, expect, test } from 'vitest'
 
-import { ask, expectClean, expectDirect, findProcess, openGate, runFilesOf, snapshot } from '../helper/harness.ts'
+import { ask, expectClean, expectDirect, findProcess, openGate, person, runFilesOf, snapshot, startTestHelper } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
 import { killAtOnce } from '../helper/killAtOnce.ts'
 import { olderTool } from '../helper/olderTools.ts'
@@ -148,6 +148,22 @@ test('nft: SIGSTOP of the process that holds the rules: the lease runs out in th
   process.kill(findProcess(lab, isHolder), 'SIGSTOP')
   await expectDirect(lab)
   expect((await helper.event('closed')).failure).toMatchObject({ code: 'rules-failed' })
+  await helper.end()
+  await expectClean(lab, before)
+})
+
+test('a helper that is at work for longer than its guard waits for a frozen one goes on', async () => {
+  helper.kill()
+  const work = 'process.on("SIGUSR2",()=>{const begun=Date.now();while(Date.now()-begun<6000);})'
+  helper = startTestHelper(lab, programs, 'router', { SUDO_UID: String(person.uid), NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(work)}` })
+  await openGate(helper, programs, 'iptables')
+  const relay = findProcess(lab, isRelay)
+  process.kill(helper.pid, 'SIGUSR2')
+  // Answered when it is done.
+  await helper.request('facts', {})
+  expect(helper.events.filter(({ event }) => event === 'closed')).toEqual([])
+  expect(findProcess(lab, isRelay)).toBe(relay)
+  expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ ok: true, relayed: true })
   await helper.end()
   await expectClean(lab, before)
 })
