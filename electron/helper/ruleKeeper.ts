@@ -39,8 +39,8 @@ export interface RuleKeeper {
   remove(): Promise<void>
   /** What of ours is gone or not as it was left, one line each for a person; empty: all is well. Never sees a change of our own half done. */
   inspect(): Promise<readonly string[]>
-  /** All as it should be now, in one transaction a family; relayed flows do not notice. */
-  repair(): Promise<void>
+  /** All as it should be now, in one transaction a family; relayed flows do not notice. Resolves to what it found amiss, in the words of `inspect`: more than that did where somebody was just at it. */
+  repair(): Promise<readonly string[]>
   /** The rules went without being asked to. */
   onLoss(listener: () => void): void
 }
@@ -222,10 +222,11 @@ function makeNftKeeper(nft: string, ruleSet: RuleSet, { relayPort, keptPort, own
     },
     repair: () =>
       queue(async () => {
-        if (holder !== undefined || state === 'none') return
+        if (holder !== undefined || state === 'none') return []
         const again = [texts.remove, texts.load, state === 'taking' ? arm : texts.drain]
         await run(`${again.map((text) => text.trim()).join('; ')}\n`)
         await refer()
+        return []
       }),
     onLoss: (listener) => holder?.onDeath(listener),
   }
@@ -424,15 +425,19 @@ function makeIptablesKeeper(backend: 'iptables' | 'iptables-legacy', ruleSet: Ru
     },
     inspect: () => queue(async () => (await Promise.all(tools.map(lossOf))).flat()),
     repair: () =>
-      queue(() =>
-        each(async (tool) => {
-          if ((await lossOf(tool)).length === 0) return
+      queue(async () => {
+        const found: string[] = []
+        await each(async (tool) => {
+          const lost = await lossOf(tool)
+          if (lost.length === 0) return
+          found.push(...lost)
           wanted = { ...wanted, ...leased() }
           const { load, drain } = texts(tool.family)
           await restore(tool, repairIptables(load, await save(tool)) + (drained ? drain : ''))
           await remember(tool)
-        }),
-      ),
+        })
+        return found
+      }),
     onLoss: () => undefined,
   }
 }

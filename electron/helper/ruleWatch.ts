@@ -118,17 +118,20 @@ export class RuleWatch {
     if (lost.length === 0 || this.#isStopped()) return false
     const now = performance.now()
     const last = this.#events.at(-1)
-    if (last === undefined || now - last > sameEvent) this.#events = [...this.#events.filter((each) => now - each < fightTime), now]
-    const what = `${lost.slice(0, 4).join(', ')}${lost.length > 4 ? ` and ${String(lost.length - 4)} more` : ''}`
+    // What could not be put back yet is still missing, however slowly it is tried again: nobody took it away once more.
+    if (this.#failures === 0 && (last === undefined || now - last > sameEvent)) this.#events = [...this.#events.filter((each) => now - each < fightTime), now]
+    const what = listed(lost)
     const who = this.#blame(rules.length > 0)
     if (this.#events.length >= fightEvents) {
       this.#giveUp(`somebody else took away ${what} for the ${ordinal(this.#events.length)} time in ten seconds${who}`)
       return true
     }
     logAction({ result: 'note', text: `somebody else took away ${what}${who}; putting it back` })
+    // Families are looked at one beside the other: what was taken just behind a look is put back all the same, and told.
+    const found: string[] = []
     try {
-      await keeper.repair()
-      if (!this.#isStopped()) await repairRoutes(routed)
+      found.push(...(await keeper.repair()))
+      if (!this.#isStopped()) found.push(...(await repairRoutes(routed)))
     } catch (error) {
       this.#owed = { rules, routes }
       this.#failures += 1
@@ -140,7 +143,7 @@ export class RuleWatch {
     this.#failures = 0
     // A look of the timer's may have been quicker than nft's word of who it was.
     if (rules.length > 0) await this.#untilNamed()
-    if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${what}${this.#blame(rules.length > 0)}; it was put back.`)
+    if (!this.#isStopped()) this.#options.onRestored(`Somebody else took away ${listed([...new Set([...found, ...lost])])}${this.#blame(rules.length > 0)}; it was put back.`)
     return true
   }
 
@@ -192,6 +195,10 @@ export class RuleWatch {
     this.#monitors.set(name, monitor)
     if (monitor.identity !== undefined) this.#options.onProcess(monitor.identity)
   }
+}
+
+function listed(lost: readonly string[]): string {
+  return `${lost.slice(0, 4).join(', ')}${lost.length > 4 ? ` and ${String(lost.length - 4)} more` : ''}`
 }
 
 function ordinal(count: number): string {

@@ -24,22 +24,25 @@ export async function inspectRoutes(routed: Routed): Promise<string[]> {
   const lost = await Promise.all(
     routed.families.map(async (family) => {
       const [rules, route] = await Promise.all([missingRules(routed, family), hasRoute(routed, family)])
-      return [...rules.map((rule) => `ip rule ${describeRule(rule)} (${familyWord[family]})`), ...(route ? [] : [`the route of table ${String(routed.routing.table)} (${familyWord[family]})`])]
+      return describeMissing(routed, family, rules, route)
     }),
   )
   return lost.flat()
 }
 
-/** Puts back what `inspectRoutes` misses. What comes after a missing rule is taken out and added again behind it, since rules of one preference are asked in the order added. */
-export async function repairRoutes(routed: Routed): Promise<void> {
-  if (routed.routing.rules.length === 0) return
+/** Puts back what `inspectRoutes` misses. What comes after a missing rule is taken out and added again behind it, since rules of one preference are asked in the order added. Resolves to what it found missing, in the same words. */
+export async function repairRoutes(routed: Routed): Promise<string[]> {
+  if (routed.routing.rules.length === 0) return []
   const ip = requireTool('ip')
+  const found: string[] = []
   for (const family of routed.families) {
     const { routing } = routed
     const missing = await missingRules(routed, family)
     const lines: string[] = []
     const { apply, revert } = renderRoutes({ families: [family], routing })
-    if (!(await hasRoute(routed, family))) lines.push(...apply.filter((args) => args[1] === 'route').map(batchLine))
+    const route = await hasRoute(routed, family)
+    found.push(...describeMissing(routed, family, missing, route))
+    if (!route) lines.push(...apply.filter((args) => args[1] === 'route').map(batchLine))
     const first = routing.rules.findIndex((rule) => missing.includes(rule))
     if (first >= 0) {
       const adds = apply.filter((args) => args[1] === 'rule')
@@ -53,6 +56,11 @@ export async function repairRoutes(routed: Routed): Promise<void> {
     const left = result.exitCode === 0 ? [] : await missingRules(routed, family)
     if (left.length > 0) throw new Failure('routes-failed', 'ip rules could not be put back', result.stderr.slice(0, 2000))
   }
+  return found
+}
+
+function describeMissing({ routing }: Routed, family: Family, rules: readonly RoutingRule[], route: boolean): string[] {
+  return [...rules.map((rule) => `ip rule ${describeRule(rule)} (${familyWord[family]})`), ...(route ? [] : [`the route of table ${String(routing.table)} (${familyWord[family]})`])]
 }
 
 /** The family's flag stands on the command line. */

@@ -128,18 +128,26 @@ export function programsIn(lab: Lab, place: Place = 'router'): string[] {
   })
 }
 
-/** Processes of the gate: pid by role, as /proc shows them in the router. */
+/** Processes of the gate: pid by role, as /proc shows them in the router. Of a parent and its child that match (relay and witness) the parent, whose number need not be the lower one. */
 export function findProcess(lab: Lab, matches: (commandLine: string) => boolean, place: Place = 'router'): number {
   const pids = execFileSync('ip', ['netns', 'pids', lab.names[place]], { encoding: 'utf8' }).split('\n').filter((line) => line !== '')
-  const found = pids.find((pid) => {
+  const found = pids.filter((pid) => {
     try {
       return matches(readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim())
     } catch {
       return false
     }
   })
-  if (found === undefined) throw new Error(`no such process; there are: ${programsIn(lab, place).join(' | ')}`)
-  return Number(found)
+  const first = found.find((pid) => !found.includes(parentOf(pid)))
+  if (first === undefined) throw new Error(`no such process; there are: ${programsIn(lab, place).join(' | ')}`)
+  return Number(first)
+}
+function parentOf(pid: string): string {
+  try {
+    return /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? ''
+  } catch {
+    return ''
+  }
 }
 
 /** Rules, routes and processes as before, within seconds. */
