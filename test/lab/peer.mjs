@@ -18,7 +18,7 @@ import readline from 'node:readline'
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { host: { type: 'string' }, udp: { type: 'boolean' }, from: { type: 'string' }, send: { type: 'string', default: 'hello' }, timeout: { type: 'string', default: '5000' }, bind: { type: 'string', default: '0' }, unconnected: { type: 'boolean' }, broadcast: { type: 'boolean' } },
+  options: { host: { type: 'string' }, udp: { type: 'boolean' }, from: { type: 'string' }, send: { type: 'string', default: 'hello' }, timeout: { type: 'string', default: '15000' }, bind: { type: 'string', default: '0' }, unconnected: { type: 'boolean' }, broadcast: { type: 'boolean' } },
 })
 const [mode, first, second] = positionals
 const tell = (event) => process.stdout.write(`${JSON.stringify(event)}\n`)

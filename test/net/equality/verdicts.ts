@@ -48,8 +48,8 @@ export interface VerdictLab {
   readonly lab: Lab
   readonly cgroup: string
   readonly cgroupPrefix: string
-  /** Asks everything at once, in the laboratory as it is. `silence`: milliseconds after which who hears nothing gives up; left out where everybody is to hear something. */
-  judge(silence?: number): Promise<Verdicts>
+  /** Asks everything at once, in the laboratory as it is. `silence`: milliseconds after which who hears nothing gives up, by the probe's name; undefined where it is to hear something. */
+  judge(silence?: (name: string) => number | undefined): Promise<Verdicts>
   /** What a plan means, said anew without the compiler: the table of truth for every backend. */
   meaning(plan: InterceptionPlan, proxies?: ProxyLooks): Verdicts
   /** Both ends of whatever the last judging asked, as `endsOf` writes them, and whether a plan takes it. */
@@ -123,7 +123,7 @@ export async function makeVerdictLab({ udp, closed = false }: { readonly udp: bo
       const asked = probes.map(async (probe, index): Promise<[string, string]> => {
         const process = probers.get(probe.who) as LabProcess
         const id = `${String(round)}.${String(index)}`
-        process.write(JSON.stringify({ id, host: probe.server, port: probe.port, ...(probe.transport === 'udp' ? { udp: true } : {}), from: probe.source, timeout: silence }))
+        process.write(JSON.stringify({ id, host: probe.server, port: probe.port, ...(probe.transport === 'udp' ? { udp: true } : {}), from: probe.source, timeout: silence?.(nameOf(probe)) }))
         // Read once it is found: whoever asks looks through all that was answered before.
         const answer = JSON.parse(await process.line((line) => line.startsWith(`{"id":"${id}"`))) as Record<string, unknown>
         localPorts.set(probe, Number(answer['localPort']))

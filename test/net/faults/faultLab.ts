@@ -57,7 +57,7 @@ export async function makeFaultLab(): Promise<FaultLab> {
     lab,
     before,
     ask: (place, family, transport = 'tcp') => tell(place, transport === 'tcp' ? 'ask' : 'ask-udp', family, 1500),
-    hold: (place, family) => tell(place, 'hold', family, 3000),
+    hold: (place, family) => tell(place, 'hold', family, 15_000),
     async programs() {
       const listed = await Promise.all((['router', 'server'] as const).map((place) => run('ip', ['netns', 'pids', lab.names[place]])))
       const seen = await Promise.all(listed.flatMap(({ stdout }) => stdout.split('\n')).filter((line) => line !== '').map(Number).map(look))

@@ -39,6 +39,8 @@ test('the next opening waits for the guard of a helper that was killed', async (
   const first = start()
   await openGate(first, programs, 'iptables')
   process.kill(first.pid, 'SIGKILL')
+  // While it is still dying it is another Sluice that is open.
+  await first.ended
   const second = start()
   await openGate(second, programs, 'iptables')
   expect(await ask(lab, 'client', 'ipv4', 8080)).toMatchObject({ relayed: true })
