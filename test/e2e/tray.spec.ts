@@ -39,7 +39,8 @@ const closed = ['Open gate on 80, 443', 'Ports', '80, 443', 'Show window', 'Expo
 const labels = () => tray.labels()
 
 test('the tray opens and drains the real gate and says how it stands', async () => {
-  expect(await labels()).toEqual(closed)
+  // The item is there before it has its menu.
+  await expect(async () => expect(await labels()).toEqual(closed)).toPass({ timeout: 20_000 })
   expect(await tray.property('ToolTip')).toContain('gate closed')
 
   await tray.click(/^Open gate on 80, 443$/)
