@@ -223,19 +223,6 @@ void slowReaderIsDrained() {
   checkClosed(relay.finish(), "finished", "client");
 }
 
-// Its own memory, without the recorder's: that is bounded by itself, and large pages (flag "hg", proc(5)) come and go by two mebibytes as the kernel finds them. Pages of programs do
-// likewise when memory is scarce, so they do not count either.
-std::int64_t ownKiB(pid_t pid) {
-  std::ifstream maps("/proc/" + std::to_string(pid) + "/smaps");
-  std::int64_t sum = 0, anonymous = 0;
-  for (std::string line; std::getline(maps, line);) {
-    if (line.starts_with("Anonymous:")) anonymous = std::stoll(line.substr(10));
-    if (line.starts_with("VmFlags:") && line.find(" hg") == std::string::npos) sum += anonymous;
-  }
-  CHECK(sum > 0);
-  return sum;
-}
-
 // Both sides of a silent flow are asked every minute whether they are there: no translator on the way forgets it.
 void keepAlive() {
   Relay relay;
