@@ -11,6 +11,6 @@ for source in fuzz/fuzz_*.cc; do
   found=build-fuzz/found/$name
   mkdir -p "$found" "fuzz/corpus/$name"
   echo "$name, $seconds s"
-  build-fuzz/"$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 -artifact_prefix="$found/" "$found" "fuzz/corpus/$name" ||
+  build-fuzz/"$name" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -print_final_stats=0 -verbosity=0 -artifact_prefix="$found/" "$found" "fuzz/corpus/$name" ||
     { echo "$name failed; its input is in native/$found"; exit 1; }
 done

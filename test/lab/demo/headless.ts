@@ -53,7 +53,7 @@ export async function runHeadless(options: HeadlessOptions): Promise<number> {
   if (early) await early.begun
 
   say('opening the gate on 80, 443, 6379 and 8080 of TCP, 53 and 443 of UDP')
-  const ports = ['--tcp', '80,443,6379,8080', '--udp', '53,443', '--udp-idle', '3']
+  const ports = ['--tcp', '80,443,6379,8080', '--udp', '53,443', '--udp-idle', '15']
   const capture = router.start([...command, 'capture', ...ports, '--scope', 'local,forwarded', '-o', session])
   try {
     const ready = await capture.line((line) => line.startsWith('READY'), 30_000)
@@ -187,7 +187,7 @@ function startDownload(host: Host, address: string): { readonly begun: Promise<u
 const bigFileDigest = '49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14'
 
 async function awaitEstablished(host: Host, address: string): Promise<void> {
-  const deadline = Date.now() + 10_000
+  const deadline = Date.now() + 30_000
   while (Date.now() < deadline) {
     const { output } = await host.run(['/usr/bin/ss', '-Htn', 'state', 'established', 'dst', address])
     if (output.toString().trim() !== '') return

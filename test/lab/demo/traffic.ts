@@ -75,7 +75,7 @@ export function makeJourneys({ client, router, server, folder, certificate }: Tr
     }
   }
   const ask = (host: Host, where: string, ...words: string[]) => async (): Promise<string> => {
-    const { code, output, errors } = await host.run(['/usr/bin/dig', '+tries=2', '+time=3', '+noall', '+answer', '+comments', '+nocmd', `@${where}`, ...words])
+    const { code, output, errors } = await host.run(['/usr/bin/dig', '+tries=1', '+time=20', '+noall', '+answer', '+comments', '+nocmd', `@${where}`, ...words])
     if (code !== 0) throw new Error(`dig ended with ${code}: ${errors.trim()}`)
     // Each question has a number of its own.
     return sha256(output.toString().replace(/, id: \d+/, ''))
