@@ -1,5 +1,3 @@
-import { setTimeout } from 'node:timers/promises'
-
 import type { Backend } from '#core/plan/plan.ts'
 import { makePlan, type PlanWish } from '#core/plan/makePlan.ts'
 import { compileRules } from '#core/rules/compileRules.ts'
@@ -12,8 +10,8 @@ import { iptablesTools } from '#probe/tools.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
 
 export interface AppliedRules {
-  /** nft only; does nothing elsewhere. */
-  renew(): Promise<void>
+  /** nft only; does nothing elsewhere. For so many seconds, else for as many as the rules were loaded for. */
+  renew(seconds?: number): Promise<void>
   drain(): Promise<void>
   /** Rules and routes. Idempotent: iptables is swept by what is there. */
   remove(): Promise<void>
@@ -66,7 +64,7 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
       await unroute()
     }
     return {
-      renew: () => nft(texts.renew),
+      renew: (seconds = leaseSeconds) => nft(renderNft(rules, { relayPort, keptPort, owner: false, holds, leaseSeconds: seconds }).renew),
       drain: () => nft(texts.drain),
       remove,
       removeExactly: remove,
@@ -101,23 +99,12 @@ export async function applyRules(lab: Lab, wish: PlanWish, { backend, relayPort,
   }
 }
 
-/** Does something while the lease is renewed again and again: what has to be taken is taken however long it is until it comes. */
+/** Does something while the lease runs long, then lets it be as short as it was: what has to be taken is taken however long it is until it comes, and whoever is stopped meanwhile. */
 export async function whileRenewed<T>(rules: AppliedRules | undefined, work: () => Promise<T>): Promise<T> {
+  await rules?.renew(600)
+  const result = await work()
   await rules?.renew()
-  let over = false
-  const renewing = (async () => {
-    while (!over) {
-      await setTimeout(300)
-      await rules?.renew()
-    }
-  })()
-  renewing.catch(() => undefined)
-  try {
-    return await work()
-  } finally {
-    over = true
-    await renewing
-  }
+  return result
 }
 
 /** Everything of the router's rules and routes, as its tools list it; without packet counters and the time of day. */

@@ -40,7 +40,7 @@ afterEach(async () => {
 })
 
 const ask = async (address: string, port: string, ...more: readonly string[]): Promise<Record<string, unknown>> => {
-  const peer = lab.peer('client', 'ask', address, port, '--timeout', '2000', ...more)
+  const peer = lab.peer('client', 'ask', address, port, '--timeout', '15000', ...more)
   const answer = await peer.event(() => true)
   await peer.ended
   return { ...answer, relayed: answer['ok'] === true ? answer['seenPort'] !== answer['localPort'] : undefined }

@@ -55,7 +55,7 @@ const ask = (address: string, port = served): ReturnType<typeof exchange> => exc
 /** One datagram and its answer, and whether the relay took it as a new flow. */
 async function askUdp(address: string, port = served): Promise<Record<string, unknown>> {
   const total = await relay.total()
-  const answer = await lab.peer('router', 'ask', address, port, '--udp', '--timeout', '2000').event(() => true)
+  const answer = await lab.peer('router', 'ask', address, port, '--udp', '--timeout', '15000').event(() => true)
   return { ...answer, relayed: (await relay.total()) > total }
 }
 

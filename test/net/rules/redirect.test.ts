@@ -112,7 +112,7 @@ describe.each(['nft', 'iptables', 'iptables-legacy'] as const)('%s', (backend) =
       await open({ tcp: armed })
       expect(await ask('router', server, armed)).toMatchObject({ relayed: true })
       await relay.kill()
-      const once = (place: Place): Promise<Record<string, unknown>> => lab.peer(place, 'ask', server, armed, '--timeout', '2000').event(() => true)
+      const once = (place: Place): Promise<Record<string, unknown>> => lab.peer(place, 'ask', server, armed, '--timeout', '15000').event(() => true)
       for (const place of ['router', 'client'] as const) expect(await once(place)).toEqual({ ok: false, error: 'ECONNREFUSED' })
       await rules?.drain()
       for (const place of ['router', 'client'] as const) expect(await once(place)).toMatchObject({ ok: true, server: 'far' })
