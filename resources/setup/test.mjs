@@ -15,15 +15,14 @@ const vitest = (...args) => run(node, [bin('vitest', 'vitest.mjs'), 'run', ...ar
 const native = join(root, 'native')
 
 const buildTests = (preset, folder, before = '') =>
-  runQuietly(`building the relay's tests (${preset})`, 'sh', ['-c', `${before} cmake --preset ${preset} && ${before} cmake --build ${folder} -j 2`], { cwd: native })
+  runQuietly(`building the relay's tests (${preset})`, 'sh', ['-c', `${before} cmake --preset ${preset} && ${before} cmake --build ${folder} -j 2`], { cwd: native, timeoutMinutes: 60 })
 
-/** Sanitizers' builds take minutes of processor, and the tests with namespaces mostly wait: the builds go on behind those, in nobody's way. */
+/** Builds with sanitizers take minutes of processor, and much of the other parts waits: these builds go on behind them, in nobody's way. */
 let building
-const buildSanitized = () => (building ??= ['asan', 'tsan'].reduce((last, preset) => last.then(() => buildTests(preset, `build-${preset}`, 'nice -n 19')), buildNative()))
+const buildSanitized = () => (building ??= ['asan', 'tsan', 'fuzz'].reduce((last, preset) => last.then(() => buildTests(preset, `build-${preset}`, 'nice -n 19')), Promise.resolve()))
 
 async function ctest(preset, folder) {
   await buildNative()
-  await building
   await buildTests(preset, folder)
   return run('ctest', ['--test-dir', folder, '--output-on-failure', '--timeout', '600', '-j', '2'], { cwd: native })
 }
@@ -37,14 +36,11 @@ const parts = {
   check: () => checkAll().then(() => 0),
   unit: () => vitest('--project', 'unit'),
   native: () => ctest('release', 'build'),
-  net: (chosen) => {
-    if (chosen.includes('sanitizers')) buildSanitized().catch(() => undefined) // who waits for it hears of it
-    return vitest('--project', 'net')
-  },
+  net: () => vitest('--project', 'net'),
   page: () => desktop(['--project=page']),
   e2e: () => desktop(['--project=e2e']),
   demo: () => run(node, [join(root, 'resources/setup/start.mjs'), '--demo', '--headless']),
-  sanitizers: async () => (await ctest('asan', 'build-asan')) || (await ctest('tsan', 'build-tsan')) || run('sh', ['fuzz/run.sh', '20'], { cwd: native }),
+  sanitizers: async () => (await buildSanitized(), await ctest('asan', 'build-asan')) || (await ctest('tsan', 'build-tsan')) || run('sh', ['fuzz/run.sh', '20'], { cwd: native }),
 }
 
 await main(async () => {
@@ -58,13 +54,14 @@ await main(async () => {
   await ensureModules()
   await buildAll()
   await findElectron()
+  if (chosen.includes('sanitizers')) buildSanitized().catch(() => undefined) // the part that waits for it hears of it
   const results = []
   for (const name of chosen) {
     const started = Date.now()
     say(`— ${name} —`)
     let code
     try {
-      code = await parts[name](chosen)
+      code = await parts[name]()
     } catch (error) {
       if (!(error instanceof SetupError)) throw error
       say(error.message)

@@ -1,12 +1,12 @@
+import { expect } from 'vitest'
+
 import type { FlowDetails, FlowRow } from '#core/flow/flow.ts'
 import { Session } from '#session/session.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
 
 /** Until somebody on the router listens there, as `ss` writes it. */
 export async function untilListening(lab: Lab, where: string): Promise<void> {
-  for (;;) {
-    if ((await lab.exec('router', ['ss', '-Hltn'])).stdout.includes(` ${where} `)) return
-  }
+  await expect.poll(async () => (await lab.exec('router', ['ss', '-Hltn'])).stdout).toContain(` ${where} `)
 }
 
 export async function ask(lab: Lab, from: Place, address: string, port: number): Promise<Record<string, unknown>> {

@@ -56,17 +56,16 @@ max_filedescriptors 1024
 client_dst_passthru on
 shutdown_lifetime 0 seconds
 `)
-  lab.spawn('router', ['squid', '-N', '-f', config])
-  await untilListening(lab, '127.0.0.1:3130')
+  // Its shared memory has names of the whole machine, which another Squid uses as well: a /dev/shm of its own.
+  const squid = lab.spawn('router', ['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c', 'mount -t tmpfs none /dev/shm && exec squid -N -f "$0"', config])
+  await Promise.race([untilListening(lab, '127.0.0.1:3130'), squid.ended.then(() => Promise.reject(new Error(`squid ended: ${squid.errors()}`)))])
 }
 
 /** What the log of it has once there are that many lines. */
 async function squidHeard(lines: number): Promise<string> {
-  for (;;) {
-    const text = readFileSync(join(folder, 'access.log'), 'utf8')
-    if (text.split('\n').length > lines) return text
-    await new Promise(setImmediate)
-  }
+  const read = (): string => readFileSync(join(folder, 'access.log'), 'utf8')
+  await expect.poll(() => read().split('\n').length).toBeGreaterThan(lines)
+  return read()
 }
 
 describe.each(backends)('HAProxy in TPROXY mode, by %s', (backend) => {
