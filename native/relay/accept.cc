@@ -83,7 +83,7 @@ void Worker::begin(int fd, const Endpoint& client) {
   const int witness = shared_.witness.load(std::memory_order_relaxed);
   if (flow.local && room && !loop && witness >= 0) {  // before anything else: the program may be gone in a millisecond
     const std::uint64_t token = flow.record.id * siblings_.size() + index_;
-    if ((via == nullptr || askListener(*via)) && sendQuestion(witness, WitnessQuestion{token, client, server})) {
+    if ((via == nullptr || askListener(*via)) && sendQuestion(witness, WitnessQuestion{token, client, server, false, via != nullptr})) {
       flow.awaiting = true;
       awaiting_.emplace(token, &flow);
       askedBy_.emplace_back(now_ + kWitnessPatience, token);

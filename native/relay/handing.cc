@@ -29,7 +29,7 @@ bool Worker::askListener(const HandOver& via) {
   Endpoint nobody = wish.proxy;
   nobody.setPort(0);
   // Answers come in the order of the questions, and this one goes before that about the flow.
-  return sendQuestion(shared_.witness.load(std::memory_order_relaxed), WitnessQuestion{via.number() | HandOver::kTokenBit, wish.proxy, nobody});
+  return sendQuestion(shared_.witness.load(std::memory_order_relaxed), WitnessQuestion{via.number() | HandOver::kTokenBit, wish.proxy, nobody, false, true});
 }
 
 void Worker::choose(Flow& flow, const Program* program) {

@@ -194,7 +194,7 @@ void Worker::expire() {
     const auto found = awaiting_.find(token);
     if (found == awaiting_.end()) continue;
     // Where a flow goes is worth a longer wait than how it is named.
-    constexpr std::uint8_t kMoreLooks = 20;
+    constexpr std::uint8_t kMoreLooks = 40;
     if (Flow& flow = *found->second; flow.choosing && ++flow.looks < kMoreLooks) {
       askedBy_.emplace_back(now_ + kWitnessPatience, token);
     } else {

@@ -105,10 +105,10 @@ void logged() {
 }
 
 void messages() {
-  const WitnessQuestion question{9, endpoint("2001:db8::2", 40000), endpoint("2001:db8::3", 80)};
+  const WitnessQuestion question{9, endpoint("2001:db8::2", 40000), endpoint("2001:db8::3", 80), false, true};
   const std::string wire = encodeQuestion(question);
   const auto back = decodeQuestion(bytesOf(wire));
-  CHECK(back && back->token == 9 && back->client == question.client && back->server == question.server);
+  CHECK(back && back->token == 9 && back->client == question.client && back->server == question.server && !back->udp && back->decides);
   for (std::size_t length = 0; length < wire.size(); ++length) CHECK(!decodeQuestion(bytesOf(std::string_view(wire).substr(0, length))));
 
   Program program{.pid = 12, .ppid = 1, .uid = 1000, .name = "curl", .path = "/usr/bin/curl", .user = "dev", .cmdline = {"curl", "", "\xff\n"}};

@@ -68,9 +68,9 @@ Accepted acceptOn(const Listener& listener) {
   return result;
 }
 
-WitnessAnswer ask(int channel, const Endpoint& client, const Endpoint& server) {
+WitnessAnswer ask(int channel, const Endpoint& client, const Endpoint& server, bool decides = false) {
   static std::uint64_t token = 100;
-  CHECK(sendQuestion(channel, {++token, client, server}));
+  CHECK(sendQuestion(channel, {++token, client, server, false, decides}));
   pollfd waiting{channel, POLLIN, 0};
   CHECK_EQ(poll(&waiting, 1, 30'000), 1);
   bool ended = false;
@@ -85,6 +85,7 @@ pid_t spawn(const std::vector<std::string>& command, uid_t uid = 0) {
   CHECK(child >= 0);
   if (child == 0) {
     if (uid != 0 && (setgid(uid) != 0 || setuid(uid) != 0)) _exit(3);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a check that fails ends us alone
     std::vector<char*> words;
     for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
     words.push_back(nullptr);
@@ -235,6 +236,44 @@ void holdsLittle(pid_t witness) {
   CHECK(descriptors <= 5);  // three standard ones, the channel, netlink
 }
 
+// Where a flow goes is not left to chance on a machine with much to look through: what is newer than the client, and thus looked at first, has 120,000 sockets.
+void decidesAmongMany(int channel) {
+  constexpr int kHoarders = 8, kEach = 15'000;
+  const Listener listener = listenOn("127.0.0.1");
+  const pid_t client = spawn({"/usr/bin/socat", "-u", "OPEN:/dev/zero", "TCP4:127.0.0.1:" + std::to_string(listener.address.port())});
+  const Accepted accepted = acceptOn(listener);
+  std::vector<pid_t> hoarders;
+  for (int i = 0; i < kHoarders; ++i) {
+    int ready[2];
+    CHECK(pipe2(ready, O_CLOEXEC) == 0);
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      rlimit files{};
+      getrlimit(RLIMIT_NOFILE, &files);
+      files.rlim_cur = files.rlim_max;
+      setrlimit(RLIMIT_NOFILE, &files);
+      for (int copies = 0; copies < kEach && dup(listener.socket) >= 0; ++copies) {}
+      const char done = 1;
+      if (write(ready[1], &done, 1) != 1) _exit(1);
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char done = 0;
+    CHECK_EQ(read(ready[0], &done, 1), 1);
+    close(ready[0]);
+    hoarders.push_back(child);
+  }
+  const auto answer = ask(channel, accepted.client, accepted.server, true);
+  CHECK(answer.program.has_value());
+  CHECK_EQ(answer.program->pid, client);
+  for (const pid_t each : hoarders) reap(each);
+  reap(client);
+  close(accepted.socket);
+  close(listener.socket);
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -258,6 +297,7 @@ int main(int count, char** words) {
   survivesHostileNames(channel);
   followsChurn(channel);
   nobodyIsNobody(channel);
+  decidesAmongMany(channel);
   holdsLittle(witness);
 
   // A message that is no question is passed over.

@@ -17,7 +17,8 @@ struct WireEndpoint {
 };
 
 struct WireQuestion {
-  std::uint32_t kind, udp;  // 0 or 1
+  std::uint32_t kind;
+  std::uint16_t udp, decides;  // 0 or 1 each
   std::uint64_t token;
   WireEndpoint client, server;
 };
@@ -70,6 +71,7 @@ std::string encodeQuestion(const WitnessQuestion& question) {
   wire.kind = kQuestion;
   wire.token = question.token;
   wire.udp = question.udp ? 1 : 0;
+  wire.decides = question.decides ? 1 : 0;
   wire.client = toWire(question.client);
   wire.server = toWire(question.server);
   return {reinterpret_cast<const char*>(&wire), sizeof wire};
@@ -82,7 +84,8 @@ std::optional<WitnessQuestion> decodeQuestion(std::span<const std::byte> message
   WitnessQuestion question{};
   question.token = wire.token;
   question.udp = wire.udp == 1;
-  if (wire.kind != kQuestion || wire.udp > 1 || wire.client.family != wire.server.family) return std::nullopt;
+  question.decides = wire.decides == 1;
+  if (wire.kind != kQuestion || wire.udp > 1 || wire.decides > 1 || wire.client.family != wire.server.family) return std::nullopt;
   if (!fromWire(wire.client, question.client) || !fromWire(wire.server, question.server)) return std::nullopt;
   return question;
 }

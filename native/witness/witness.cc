@@ -18,8 +18,8 @@ namespace sluice {
 
 namespace {
 
-// The relay holds the server's first bytes for at most 50 ms; a search that takes longer answers for nobody.
-constexpr auto kPatience = std::chrono::milliseconds(40);
+// The relay holds the server's first bytes for at most 50 ms, what it has to decide for two seconds; a search that takes longer answers for nobody.
+constexpr auto kPatience = std::chrono::milliseconds(40), kLongPatience = std::chrono::milliseconds(1000);
 
 bool isEnd(int error) { return error != EAGAIN && error != EWOULDBLOCK && error != EINTR; }
 
@@ -45,7 +45,7 @@ std::optional<WitnessAnswer> receiveAnswer(int channel, bool& ended) {
   }
 }
 
-std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server, bool udp) {
+std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server, bool udp, bool decides) {
   // The witness is one thread, and this is its memory of what it saw.
   thread_local SocketDiag diag;
   thread_local Processes processes;
@@ -55,7 +55,7 @@ std::optional<Program> findProgram(const Endpoint& client, const Endpoint& serve
   if (!facts) return std::nullopt;
   std::optional<Program> program;
   if (facts->inode != 0) {
-    program = processes.find(facts->inode, facts->uid, Processes::Clock::now() + kPatience);
+    program = processes.find(facts->inode, facts->uid, Processes::Clock::now() + (decides ? kLongPatience : kPatience));
   } else if (facts->uid == 0) {
     // A closed socket has no owner any more, and many kernels then say 0, which is not to say root.
     return std::nullopt;
@@ -74,7 +74,7 @@ void runWitness(int channel) {
     if (length <= 0) return;
     const auto question = decodeQuestion({message, static_cast<std::size_t>(length)});
     if (!question) continue;
-    const std::string answer = encodeAnswer({question->token, findProgram(question->client, question->server, question->udp)});
+    const std::string answer = encodeAnswer({question->token, findProgram(question->client, question->server, question->udp, question->decides)});
     if (send(channel, answer.data(), answer.size(), MSG_NOSIGNAL) < 0 && errno != EINTR) return;
   }
 }

@@ -11,7 +11,8 @@
 namespace sluice {
 
 // A flow whose client is a socket of this machine; with server port 0 (TCP): who listens at `client`.
-struct WitnessQuestion { std::uint64_t token; Endpoint client, server; bool udp = false; };
+// `decides`: where the flow goes hangs on the answer, so it is worth a longer search than a name.
+struct WitnessQuestion { std::uint64_t token; Endpoint client, server; bool udp = false, decides = false; };
 struct WitnessAnswer { std::uint64_t token; std::optional<Program> program; };      // none: it was gone, or not of this machine
 
 // Both ends of the channel are SOCK_SEQPACKET messages of a fixed binary layout, at most 8 KiB; the relay's end is non-blocking.
@@ -26,6 +27,7 @@ int startWitness();
 void runWitness(int channel);
 
 // sock_diag (exact query, no dump) then /proc. Source: linux/inet_diag.h; ARCHITECTURE.md. Used by runWitness.
-std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server, bool udp = false);
+// After 40 ms (a second, if `decides`) it says of the program no more than its user.
+std::optional<Program> findProgram(const Endpoint& client, const Endpoint& server, bool udp = false, bool decides = false);
 
 }  // namespace sluice
