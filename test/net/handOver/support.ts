@@ -1,12 +1,11 @@
-import { expect } from 'vitest'
-
 import type { FlowDetails, FlowRow } from '#core/flow/flow.ts'
 import { Session } from '#session/session.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
+import { until } from '../faults/faultLab.ts'
 
 /** Until somebody on the router listens there, as `ss` writes it. */
 export async function untilListening(lab: Lab, where: string): Promise<void> {
-  await expect.poll(async () => (await lab.exec('router', ['ss', '-Hltn'])).stdout).toContain(` ${where} `)
+  await until(`somebody listens at ${where}`, async () => (await lab.exec('router', ['ss', '-Hltn'])).stdout, (listed) => listed.includes(` ${where} `))
 }
 
 export async function ask(lab: Lab, from: Place, address: string, port: number): Promise<Record<string, unknown>> {
