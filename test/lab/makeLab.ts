@@ -3,6 +3,7 @@ import { existsSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 import { signalGroup, startProcess, type LabProcess } from './labProcess.ts'
+import { until } from './until.ts'
 
 /** client -- router -- server. "Local" means a program in the router. */
 export type Place = 'client' | 'router' | 'server'
@@ -105,11 +106,7 @@ const forwarding = 'echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/n
 
 /** Until so many interfaces have the link-local address that the kernel gives them when it has seen their link: before that nobody can note how everything was. */
 async function untilLinked(name: string, count: number): Promise<void> {
-  for (const end = performance.now() + 20_000; ;) {
-    const { stdout } = await run(['ip', '-n', name, '-6', '-o', 'addr', 'show', 'scope', 'link'])
-    if (stdout.split('\n').length > count) return
-    if (performance.now() > end) throw new Error(`no link-local addresses in ${name}: ${stdout}`)
-  }
+  await until(`${name} has its link-local addresses`, async () => (await run(['ip', '-n', name, '-6', '-o', 'addr', 'show', 'scope', 'link'])).stdout, (listed) => listed.split('\n').length > count)
 }
 
 /**

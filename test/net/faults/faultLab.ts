@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 
 import { labAddresses, makeLab } from '#test/lab/makeLab.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
+import { until } from '#test/lab/until.ts'
 
 import { runFilesOf, snapshot } from '../helper/harness.ts'
 
@@ -77,17 +78,6 @@ export async function makeFaultLab(): Promise<FaultLab> {
     },
   }
   return self
-}
-
-/** Looks until it is so; vitest's own `expect.poll` is not for tests that run beside one another. @throws Error with what was seen last */
-export async function until<T>(what: string, read: () => Promise<T>, isSo: (seen: T) => boolean, timeout = 20_000): Promise<T> {
-  const end = performance.now() + timeout
-  for (;;) {
-    const seen = await read()
-    if (isSo(seen)) return seen
-    if (performance.now() > end) throw new Error(`not within ${String(timeout)} ms: ${what}; seen last: ${typeof seen === 'string' ? seen : JSON.stringify(seen)}`)
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
 }
 
 async function look(pid: number): Promise<Seen | undefined> {

@@ -1,9 +1,9 @@
 import type { Backend } from '#core/plan/plan.ts'
 import type { Lab } from '#test/lab/makeLab.ts'
+import { until } from '#test/lab/until.ts'
 
 import { snapshot } from '../helper/harness.ts'
 import type { TestHelper } from '../helper/harness.ts'
-import { until } from './faultLab.ts'
 import type { Taken } from './faultTable.ts'
 
 const tables: Readonly<Record<Backend, string>> = {

@@ -1,7 +1,7 @@
 import type { FlowDetails, FlowRow } from '#core/flow/flow.ts'
 import { Session } from '#session/session.ts'
 import type { Lab, Place } from '#test/lab/makeLab.ts'
-import { until } from '../faults/faultLab.ts'
+import { until } from '#test/lab/until.ts'
 
 /** Until somebody on the router listens there, as `ss` writes it. */
 export async function untilListening(lab: Lab, where: string): Promise<void> {

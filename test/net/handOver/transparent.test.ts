@@ -151,7 +151,7 @@ describe.each(['nft', 'iptables'] as const)('by %s', (backend) => {
     await talk.event(({ event, line }) => event === 'line' && String(line).startsWith('origin '))
     helper.kill()
     await talk.event(({ event }) => event === 'close')
-    while ((await snapshot(lab)) !== before) await new Promise(setImmediate)
+    await expect.poll(() => snapshot(lab), { timeout: 20_000, interval: 100 }).toBe(before)
     // New flows go direct.
     expect(await ask(lab, 'client', labAddresses.ipv4.server, 8080)).toMatchObject({ ok: true, server: 'origin', seenAddress: labAddresses.ipv4.client })
   })

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
-import { setTimeout as wait } from 'node:timers/promises'
+
+import { until } from '#test/lab/until.ts'
 
 /**
  * Kills several as if in one instant: signals are sent one after another, and whoever still runs between two of them may answer the first death (the helper starts
@@ -20,11 +21,5 @@ export async function killAtOnce(pids: readonly number[]): Promise<void> {
 
 /** proc_pid_stat(5): "T" once no thread of it runs any more. */
 async function frozen(pid: number): Promise<void> {
-  const end = performance.now() + 20_000
-  for (;;) {
-    const stat = await readFile(`/proc/${String(pid)}/stat`, 'utf8')
-    if (stat.slice(stat.lastIndexOf(')') + 2).startsWith('T')) return
-    if (performance.now() > end) throw new Error(`process ${String(pid)} does not stop: ${stat.trim()}`)
-    await wait(5)
-  }
+  await until(`process ${String(pid)} is frozen`, () => readFile(`/proc/${String(pid)}/stat`, 'utf8'), (stat) => stat.slice(stat.lastIndexOf(')') + 2).startsWith('T'))
 }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import { labAddresses, type Lab } from '#test/lab/makeLab.ts'
+import { until } from '#test/lab/until.ts'
 
 /** Files that clients and servers share. */
 export interface ServerFiles {
@@ -68,9 +69,5 @@ async function startHttp3(lab: Lab, folder: string): Promise<void> {
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', '/CN=server.test', '-days', '2', '-keyout', path('h3.key'), '-out', path('h3.crt')], { stdio: 'ignore' })
   lab.spawn('server', ['gtlsserver', '--quiet', '--htdocs', path('www'), '*', '443', path('h3.key'), path('h3.crt')])
   // It says nothing when it listens.
-  for (;;) {
-    const { stdout } = await lab.exec('server', ['ss', '-Hlun', 'sport', '=', '443'])
-    if (stdout.split('\n').filter((line) => line !== '').length >= 2) return
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
+  await until('it listens in both families', async () => (await lab.exec('server', ['ss', '-Hlun', 'sport', '=', '443'])).stdout, (listed) => listed.split('\n').filter((line) => line !== '').length >= 2)
 }
