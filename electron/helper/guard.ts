@@ -67,6 +67,8 @@ export function runGuard(): void {
     const now = performance.now()
     if (now - ticked > 1500) heard = now
     ticked = now
+    // Not looked at for nothing: only of one that has missed some beats.
+    if (now - heard < patience / 2) return
     const progress = journal === undefined ? undefined : readProgress(journal.helper)
     const busy = progress !== undefined && (progress.runnable || progress.ticks > spent)
     spent = progress?.ticks ?? spent

@@ -3,6 +3,7 @@ import { linkLocalRoute } from '#core/rules/renderRoutes.ts'
 import type { RuleSet } from '#core/rules/ruleSet.ts'
 
 import { logAction } from './actionLog.ts'
+import { listed } from './listed.ts'
 import { startMonitor } from './monitor.ts'
 import type { Monitor } from './monitor.ts'
 import type { ProcessIdentity } from './processIdentity.ts'
@@ -144,7 +145,7 @@ export class LinkLocalRoutes {
     const names = [...this.#robbed]
     this.#robbed.clear()
     if (names.length === 0 || this.#isStopped()) return
-    const message = `Somebody else took away the link-local route of ${names.slice(0, 4).join(', ')}${names.length > 4 ? ` and ${String(names.length - 4)} more` : ''}; it was put back.`
+    const message = `Somebody else took away the link-local route of ${listed(names)}; it was put back.`
     logAction({ result: 'note', text: message })
     this.#options.onRestored(message)
   }

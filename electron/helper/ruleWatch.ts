@@ -7,6 +7,7 @@ import type { RuleSet } from '#core/rules/ruleSet.ts'
 import { listManagers } from '#probe/managers.ts'
 
 import { logAction } from './actionLog.ts'
+import { listed } from './listed.ts'
 import { listenToNft } from './nftChanges.ts'
 import { startMonitor } from './monitor.ts'
 import type { Monitor } from './monitor.ts'
@@ -195,10 +196,6 @@ export class RuleWatch {
     this.#monitors.set(name, monitor)
     if (monitor.identity !== undefined) this.#options.onProcess(monitor.identity)
   }
-}
-
-function listed(lost: readonly string[]): string {
-  return `${lost.slice(0, 4).join(', ')}${lost.length > 4 ? ` and ${String(lost.length - 4)} more` : ''}`
 }
 
 function ordinal(count: number): string {
